@@ -1,1 +1,122 @@
-//! (to come)
+//! Ops: a file each, holding the shape rule, the oracle, the host passes and the cost.
+//!
+//! To add one: its file here, a line below, a method in [`crate::graph::Scope`], a row in the op table of
+//! `tests/ops.rs`. Nothing else knows an op by name: the compiler, the planner and the engines see calls.
+use crate::dual::Dual;
+use crate::tensor::{Element, Shape, View};
+use std::fmt::Debug;
+
+mod activation;
+mod add;
+pub mod gemm;
+mod linear;
+pub mod math;
+pub use activation::Activation;
+pub use add::Add;
+pub use linear::Linear;
+
+/// Which part of an op a call runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// y = f(x).
+    Forward,
+    /// dy = (df/dx) dx.
+    Jvp,
+    /// gx (+)= (df/dx)ᵀ gy.
+    Vjp,
+}
+
+/// What a reverse pass reads. The planner keeps exactly this alive; the engines show nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Reads {
+    pub inputs: &'static [usize],
+    pub output: bool,
+}
+
+impl Reads {
+    pub const NOTHING: Self = Self::inputs(&[]);
+    pub const OUTPUT: Self = Self { inputs: &[], output: true };
+    pub const fn inputs(inputs: &'static [usize]) -> Self {
+        Self { inputs, output: false }
+    }
+}
+
+/// What one pass takes on paper: floating-point operations, and bytes that must move when nothing is cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    pub flops: u64,
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, o: Self) {
+        self.flops += o.flops;
+        self.bytes += o.bytes;
+    }
+}
+
+/// A cotangent to be written (`add == false`) or added to.
+#[derive(Debug)]
+pub struct Cotangent<'a> {
+    pub data: &'a mut [f32],
+    pub add: bool,
+}
+
+impl Cotangent<'_> {
+    /// Store `v` at `i`, or add it there.
+    #[inline(always)]
+    pub fn put(&mut self, i: usize, v: f32) {
+        if self.add { self.data[i] += v } else { self.data[i] = v }
+    }
+}
+
+/// A differentiable function of tensors. Its three passes agree with one reference; the tests see to it.
+///
+/// Shapes reach every method that needs them in the views or as `x: &[&[usize]]`, one entry an input.
+/// Errors of the shape rule are plain text: the builder adds the op's name and its place in the network.
+pub trait Op: Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// The output's shape, or what does not fit: what was wanted and what was found.
+    fn output(&self, x: &[&[usize]]) -> Result<Shape, String>;
+
+    /// What input `i` holds. Index inputs have no tangent.
+    fn element(&self, _i: usize) -> Element {
+        Element::Real
+    }
+
+    /// How many floats the forward pass leaves for the other two.
+    fn saved(&self, _x: &[&[usize]]) -> usize {
+        0
+    }
+
+    fn reverse_reads(&self) -> Reads;
+
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost;
+
+    /// The oracle: the definition, in f64 dual numbers, with no thought of speed. An index input's `re` is the index.
+    fn reference(&self, x: &[View<Dual>], y: &mut [Dual]);
+
+    fn forward(&self, x: &[View], y: &mut [f32], saved: &mut [f32]);
+
+    /// dy = Σ_i (dy/dx_i) dx_i; `None` is a tangent known to be zero.
+    fn jvp(&self, x: &[View], y: &[f32], saved: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]);
+
+    /// gx_i (+)= (dy/dx_i)ᵀ gy; `None` is a cotangent nobody asked for. Views of inputs (and `y`) that
+    /// [`Op::reverse_reads`] does not name are empty.
+    fn vjp(&self, x: &[View], y: &[f32], saved: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]);
+}
+
+/// Rows a task of a row-parallel loop takes: enough to pay for the hand-over, and fixed, so that no
+/// sum depends on the number of threads.
+pub(crate) fn rows_per_task(cols: usize) -> usize {
+    (16_384 / cols.max(1)).max(1)
+}
+
+/// Elements a task of an element-wise loop takes.
+pub(crate) const CHUNK: usize = 16_384;
+
+/// The instruction set that loops marked with it are compiled for, found once at run time.
+pub(crate) fn simd() -> pulp::Arch {
+    pulp::Arch::new()
+}

@@ -1,0 +1,152 @@
+//! The builder. Its calls do not fail one by one: the first error is kept, with its place in the network,
+//! and [`build`] returns it, so that a model reads as the network and not as its error handling.
+use super::{Graph, Kind, Param, Source, Tensor, Value};
+use crate::ops::{Activation, Add, Linear, Op};
+use crate::tensor::{Element, Shape};
+use crate::{Error, Result};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+#[derive(Default)]
+struct State {
+    graph: Graph,
+    error: Option<Error>,
+}
+
+/// A place in the module tree, as a path in Hugging Face's names.
+pub struct Scope<'g> {
+    state: &'g RefCell<State>,
+    path: String,
+    head: bool,
+}
+
+/// Build a graph: `model` makes calls on the root scope and marks what may be differentiated or fetched.
+///
+/// # Errors
+/// The first shape that did not fit, with its op and place.
+pub fn build(model: impl FnOnce(&Scope)) -> Result<Graph> {
+    let state = RefCell::default();
+    model(&Scope { state: &state, path: String::new(), head: false });
+    let State { graph, error } = state.into_inner();
+    error.map_or(Ok(graph), Err)
+}
+
+impl Scope<'_> {
+    /// The module `name` inside this one.
+    pub fn at(&self, name: impl AsRef<str>) -> Self {
+        Self { state: self.state, path: self.name(name.as_ref()), head: self.head }
+    }
+
+    /// The same place, with its weight matrices counted to the task head ([`Kind::Head`]).
+    pub fn head(&self) -> Self {
+        Self { state: self.state, path: self.path.clone(), head: true }
+    }
+
+    fn name(&self, name: &str) -> String {
+        match (self.path.is_empty(), name.is_empty()) {
+            (true, _) => name.to_string(),
+            (_, true) => self.path.clone(),
+            _ => format!("{}.{name}", self.path),
+        }
+    }
+
+    /// The length of an axis, counted from the end if negative.
+    pub fn dim(&self, x: Value, axis: isize) -> usize {
+        let state = self.state.borrow();
+        let shape = &state.graph.tensors[x.0].shape;
+        let at = if axis < 0 { shape.len() as isize + axis } else { axis };
+        usize::try_from(at).ok().and_then(|i| shape.get(i)).copied().unwrap_or(0)
+    }
+
+    fn push(&self, name: String, shape: Shape, element: Element, source: Source) -> Value {
+        let graph = &mut self.state.borrow_mut().graph;
+        graph.tensors.push(Tensor { name, shape, element, source });
+        Value(graph.tensors.len() - 1)
+    }
+
+    fn fail(&self, op: &'static str, place: String, what: String) {
+        self.state.borrow_mut().error.get_or_insert(Error::Graph { op, place, what });
+    }
+
+    /// A named input; the same name and shape twice is the same input.
+    pub fn input(&self, name: &str, shape: &[usize], element: Element) -> Value {
+        let found = {
+            let graph = &self.state.borrow().graph;
+            graph.inputs.iter().copied().find(|v| graph.tensors[v.0].name == name)
+        };
+        if let Some(value) = found {
+            if self.state.borrow().graph.tensors[value.0].shape != shape {
+                self.fail("input", name.to_string(), format!("declared twice, with another shape {shape:?}"));
+            }
+            return value;
+        }
+        let nth = self.state.borrow().graph.inputs.len();
+        let value = self.push(name.to_string(), shape.to_vec(), element, Source::Input(nth));
+        self.state.borrow_mut().graph.inputs.push(value);
+        value
+    }
+
+    /// A parameter of this module. Weight matrices take [`Kind::Head`] inside [`Scope::head`].
+    pub fn param(&self, name: &str, shape: &[usize], kind: Kind) -> Value {
+        let name = self.name(name);
+        let kind = if self.head && kind == Kind::Weight { Kind::Head } else { kind };
+        if self.state.borrow().graph.params.iter().any(|p| p.name == name) {
+            self.fail("param", name.clone(), "declared twice".to_string());
+        }
+        let nth = self.state.borrow().graph.params.len();
+        let param = Param { name: name.clone(), shape: shape.to_vec(), kind, aliases: Vec::new() };
+        self.state.borrow_mut().graph.params.push(param);
+        self.push(name, shape.to_vec(), Element::Real, Source::Param(nth))
+    }
+
+    /// Another name, in this module, of a parameter that is there already.
+    pub fn tie(&self, name: &str, param: Value) -> Value {
+        let alias = self.name(name);
+        let graph = &mut self.state.borrow_mut().graph;
+        if let Source::Param(nth) = graph.tensors[param.0].source {
+            graph.params[nth].aliases.push(alias);
+        }
+        param
+    }
+
+    /// Let `value` be differentiated and fetched as `name`.
+    pub fn mark(&self, name: &str, value: Value) {
+        self.state.borrow_mut().graph.marks.push((name.to_string(), value));
+    }
+
+    /// Apply an op.
+    pub fn apply(&self, op: impl Op + 'static, args: &[Value]) -> Value {
+        let (name, place) = (op.name(), self.path.clone());
+        let (shape, wrong) = {
+            let graph = &self.state.borrow().graph;
+            let shapes: Vec<&[usize]> = args.iter().map(|a| graph.tensors[a.0].shape.as_slice()).collect();
+            let wrong = args.iter().enumerate().find(|(i, a)| graph.tensors[a.0].element != op.element(*i));
+            (op.output(&shapes), wrong.map(|(i, a)| (i, graph.tensors[a.0].element)))
+        };
+        if let Some((i, got)) = wrong {
+            self.fail(name, place.clone(), format!("input {i} wants {:?} elements, got {got:?}", op.element(i)));
+        }
+        let shape = shape.unwrap_or_else(|what| {
+            self.fail(name, place, what);
+            // A stand-in, so that building goes on to its end; the error is returned there.
+            args.first().map(|a| self.state.borrow().graph.tensors[a.0].shape.clone()).unwrap_or_default()
+        });
+        self.push(self.name(name), shape, Element::Real, Source::Node { op: Arc::new(op), args: args.to_vec() })
+    }
+
+    /// `name.weight` [n, k] and `name.bias` [n] on x [.., k].
+    pub fn linear(&self, name: &str, x: Value, n: usize) -> Value {
+        let s = self.at(name);
+        let w = s.param("weight", &[n, self.dim(x, -1)], Kind::Weight);
+        let b = s.param("bias", &[n], Kind::Bias);
+        s.apply(Linear, &[x, w, b])
+    }
+
+    pub fn add(&self, a: Value, b: Value) -> Value {
+        self.apply(Add, &[a, b])
+    }
+
+    pub fn activation(&self, f: Activation, x: Value) -> Value {
+        self.apply(f, &[x])
+    }
+}

@@ -1,0 +1,57 @@
+//! y = a + b, of one shape.
+use super::{CHUNK, Cost, Cotangent, Op, Pass, Reads};
+use crate::dual::Dual;
+use crate::tensor::{Shape, View, numel};
+use rayon::prelude::*;
+
+#[derive(Debug)]
+pub struct Add;
+
+/// y = a + b, in parallel.
+fn sum(a: &[f32], b: &[f32], y: &mut [f32]) {
+    let chunks = y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
+    chunks.for_each(|((y, a), b)| {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = a + b;
+        }
+    });
+}
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+    fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
+        if x[0] == x[1] { Ok(x[0].to_vec()) } else { Err(format!("{:?} and {:?} differ", x[0], x[1])) }
+    }
+    fn reverse_reads(&self) -> Reads {
+        Reads::NOTHING
+    }
+    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
+        let n = numel(x[0]) as u64;
+        Cost { flops: n, bytes: 12 * n }
+    }
+    fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = x[0].data[i] + x[1].data[i];
+        }
+    }
+    fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
+        sum(x[0].data, x[1].data, y);
+    }
+    fn jvp(&self, _: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
+        match (dx[0], dx[1]) {
+            (Some(a), Some(b)) => sum(a, b, dy),
+            (Some(d), None) | (None, Some(d)) => dy.copy_from_slice(d),
+            (None, None) => dy.fill(0.0),
+        }
+    }
+    fn vjp(&self, _: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
+        for g in gx.iter_mut().flatten() {
+            let add = g.add;
+            g.data.par_chunks_mut(CHUNK).zip(gy.par_chunks(CHUNK)).for_each(|(g, gy)| {
+                if add { g.iter_mut().zip(gy).for_each(|(g, v)| *g += v) } else { g.copy_from_slice(gy) }
+            });
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors.
+use super::gemm::{nn, nt, tn};
+use super::{Cost, Cotangent, Op, Pass, Reads, rows_per_task};
+use crate::dual::Dual;
+use crate::tensor::{Shape, View, numel, rows_cols};
+use rayon::prelude::*;
+
+/// Inputs: x, W, and b where there is a bias.
+#[derive(Debug)]
+pub struct Linear;
+
+/// Fill each row of y with b.
+fn spread(b: &[f32], y: &mut [f32]) {
+    let n = b.len();
+    y.par_chunks_mut(n * rows_per_task(n)).for_each(|rows| rows.chunks_mut(n).for_each(|row| row.copy_from_slice(b)));
+}
+
+/// Rows summed by one task of [`column_sums`]; fixed, so that the sum does not depend on the threads.
+const ROWS: usize = 128;
+
+/// g (+)= the sum of gy's rows, over blocks of rows in a fixed order.
+pub(crate) fn column_sums(gy: &[f32], g: &mut Cotangent) {
+    let n = g.data.len();
+    let partial: Vec<Vec<f32>> = gy
+        .par_chunks(n * ROWS)
+        .map(|rows| {
+            let mut sum = vec![0.0f32; n];
+            rows.chunks(n).for_each(|row| sum.iter_mut().zip(row).for_each(|(s, v)| *s += v));
+            sum
+        })
+        .collect();
+    if !g.add {
+        g.data.fill(0.0);
+    }
+    partial.iter().for_each(|p| g.data.iter_mut().zip(p).for_each(|(g, v)| *g += v));
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+    fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
+        let (&[ref lead @ .., k], &[n, wk]) = (x[0], x[1]) else {
+            return Err(format!("wants x [.., k], W [n, k], b [n]; got {x:?}"));
+        };
+        if k != wk || x.get(2).is_some_and(|b| *b != [n]) {
+            return Err(format!("x, W and b do not fit: {x:?}"));
+        }
+        Ok([lead, &[n]].concat())
+    }
+    fn reverse_reads(&self) -> Reads {
+        Reads::inputs(&[0, 1])
+    }
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let ((m, k), n) = (rows_cols(x[0]), x[1][0]);
+        let (product, operands) = (2 * (m * n * k) as u64, (m * k + n * k + m * n) as u64);
+        match pass {
+            Pass::Forward => Cost { flops: product, bytes: 4 * operands },
+            Pass::Jvp | Pass::Vjp => Cost { flops: 2 * product, bytes: 4 * (operands + (m * k + n * k) as u64) },
+        }
+    }
+    fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
+        let ((m, k), n) = (x[0].rows_cols(), x[1].shape[0]);
+        for i in 0..m {
+            for j in 0..n {
+                let start = x.get(2).map_or(Dual::ZERO, |b| b.data[j]);
+                y[i * n + j] = (0..k).fold(start, |s, c| s + x[0].data[i * k + c] * x[1].data[j * k + c]);
+            }
+        }
+    }
+    fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
+        let ((m, k), n) = (x[0].rows_cols(), x[1].shape[0]);
+        if let Some(b) = x.get(2) {
+            spread(b.data, y);
+        }
+        nt((m, n, k), x[0].data, x[1].data, x.len() > 2, y);
+    }
+    fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
+        let ((m, k), n) = (x[0].rows_cols(), x[1].shape[0]);
+        let mut add = false;
+        if let Some(db) = dx.get(2).copied().flatten() {
+            spread(db, dy);
+            add = true;
+        }
+        if let Some(dw) = dx[1] {
+            nt((m, n, k), x[0].data, dw, add, dy);
+            add = true;
+        }
+        if let Some(dx) = dx[0] {
+            nt((m, n, k), dx, x[1].data, add, dy);
+            add = true;
+        }
+        if !add {
+            dy.fill(0.0);
+        }
+    }
+    fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
+        let (n, k) = (x[1].shape[0], x[1].shape[1]);
+        let m = numel(x[0].shape) / k;
+        if let Some(g) = &mut gx[0] {
+            nn((m, n, k), gy, x[1].data, g.add, g.data);
+        }
+        if let Some(g) = &mut gx[1] {
+            tn((m, n, k), gy, x[0].data, g.add, g.data);
+        }
+        if let Some(Some(g)) = gx.get_mut(2) {
+            column_sums(gy, g);
+        }
+    }
+}
