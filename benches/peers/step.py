@@ -211,7 +211,8 @@ def parse_args():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--teacher", choices=["cached", "forward"], default="cached")
     parser.add_argument("--distance", choices=["kl", "bhattacharyya"], default="kl")
-    parser.add_argument("--select", choices=["kthvalue", "partition"], default="kthvalue", help="who finds the k-th magnitude: torch or numpy")
+    parser.add_argument("--select", choices=["kthvalue", "partition"], default="kthvalue",
+                        help="who finds the k-th magnitude: torch or numpy")
     parser.add_argument("--sparsity", type=float, default=0.6)
     parser.add_argument("--pull", type=float, default=1.0, help="weight of the norm")
     parser.add_argument("--lr", type=float, default=2e-5)

@@ -73,8 +73,8 @@ def main():
     with torch.inference_mode():
         for batch, labels in DataLoader(dev, 64, collate_fn=collate):
             right += int((model(**batch).logits.argmax(-1) == labels).sum())
-    result = {"sentences": len(loader.dataset), "seed": args.seed, "threads": args.threads, "loss": round(total / len(loader), 4),
-              "accuracy": round(right / len(dev), 4), "dev": len(dev), "train_minutes": round(minutes, 3),
+    result = {"sentences": len(loader.dataset), "seed": args.seed, "threads": args.threads,
+              "loss": round(total / len(loader), 4), "accuracy": round(right / len(dev), 4), "dev": len(dev), "train_minutes": round(minutes, 3),
               "eval_seconds": round(time.perf_counter() - start, 2)}
     if args.out:
         model.save_pretrained(args.out)

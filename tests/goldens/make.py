@@ -179,7 +179,7 @@ def bert_classify_gelu_new():
 
 
 def bert_masked_lm():
-    """The decoder is tied to the word embeddings, so their gradient has two sources. Logits stand at padded positions too."""
+    """The decoder is tied to the word embeddings, so their gradient has two sources. Padded positions have logits too."""
     case = "bert_masked_lm"
     rng = generator(case)
     config = bert_config(vocab_size=47, hidden_size=20, num_attention_heads=2, intermediate_size=27, num_hidden_layers=2,
@@ -325,7 +325,8 @@ def training():
         "model": "bert_classify_gelu", "optimizer": "adamw", "steps": TRAIN_STEPS, **settings,
         "loss": "mean cross-entropy, before the step", "no_weight_decay": "parameters with fewer than 2 dimensions",
         "weight_decay_on": decayed})
-    print(f"training: losses {losses[0]:.4f} to {losses[-1]:.4f}; torch in float32 is off by {gap:.1e} (losses), {worst:.1e} (weights)")
+    print(f"training: losses {losses[0]:.4f} to {losses[-1]:.4f}; torch in float32 is off by "
+          f"{gap:.1e} (losses), {worst:.1e} (weights)")
 
 
 def update():
@@ -425,8 +426,8 @@ def project():
 def write_versions():
     import safetensors
 
-    lines = [f"python {platform.python_version()}", f"torch=={torch.__version__}", f"transformers=={transformers.__version__}",
-             f"safetensors=={safetensors.__version__}", f"numpy=={np.__version__}"]
+    lines = [f"python {platform.python_version()}", f"torch=={torch.__version__}",
+             f"transformers=={transformers.__version__}", f"safetensors=={safetensors.__version__}", f"numpy=={np.__version__}"]
     (HERE / "VERSIONS.txt").write_text("\n".join(lines) + "\n")
 
 
