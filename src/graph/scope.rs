@@ -139,7 +139,12 @@ impl Scope<'_> {
         let s = self.at(name);
         let w = s.param("weight", &[n, self.dim(x, -1)], Kind::Weight);
         let b = s.param("bias", &[n], Kind::Bias);
-        s.apply(Linear, &[x, w, b])
+        s.linear_by(x, w, b)
+    }
+
+    /// x Wᵀ + b of parameters that are there already.
+    pub fn linear_by(&self, x: Value, w: Value, b: Value) -> Value {
+        self.apply(Linear, &[x, w, b])
     }
 
     pub fn add(&self, a: Value, b: Value) -> Value {
