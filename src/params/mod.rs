@@ -1,1 +1,5 @@
 //! (to come)
+pub mod atomic;
+pub mod header;
+pub mod save;
+pub mod weights;
