@@ -127,7 +127,11 @@ fn refuse_or_replace(out: &Path, target: &Path, overwrite: bool) -> Result<bool>
         return Ok(false);
     }
     if !overwrite {
-        return Err(Error::usage(place, "the folder exists and is not empty", "choose another --out or add --overwrite"));
+        return Err(Error::usage(
+            place,
+            "the folder exists and is not empty",
+            "choose another --out or add --overwrite",
+        ));
     }
     if !["config.json", "config.toml"].iter().any(|name| target.join(name).is_file()) {
         let what = "will not overwrite a folder with no config.json or config.toml in it";

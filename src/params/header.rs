@@ -148,7 +148,8 @@ impl RawEntry {
         if start > end || end > room as u64 {
             return Err(format!("its bytes {start}..{end} do not lie within the file's {room}"));
         }
-        let wanted = info.byte_len().ok_or_else(|| format!("shape {:?} of {} is out of range", info.shape, info.dtype))?;
+        let wanted =
+            info.byte_len().ok_or_else(|| format!("shape {:?} of {} is out of range", info.shape, info.dtype))?;
         if end - start != wanted as u64 {
             let (shape, dtype) = (&info.shape, info.dtype);
             return Err(format!("shape {shape:?} of {dtype} takes {wanted} bytes, its offsets span {}", end - start));

@@ -71,7 +71,8 @@ pub fn write_weights(
     let mut known: HashMap<&str, &Parameter> = HashMap::new();
     for parameter in parameters {
         let from = parameter.source.as_deref().filter(|name| source.is_some_and(|s| s.contains(name)));
-        if from.map_or_else(|| fresh.insert(parameter.name, parameter), |name| known.insert(name, parameter)).is_some() {
+        if from.map_or_else(|| fresh.insert(parameter.name, parameter), |name| known.insert(name, parameter)).is_some()
+        {
             return Err(repeated(parameter.name));
         }
     }

@@ -1,6 +1,6 @@
 //! Read-only, memory-mapped safetensors: one file, or an index and its shards, checked on opening.
-use super::header::{Header, Metadata};
 pub use super::header::TensorInfo;
+use super::header::{Header, Metadata};
 use crate::tensor::numel;
 use crate::{Error, Result};
 use half::slice::HalfFloatSliceExt;
@@ -127,7 +127,11 @@ impl Weights {
     fn add_shard(&mut self, path: &Path, name: String) -> Result<()> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         if !file.metadata().map_err(Error::io("read", path))?.is_file() {
-            return Err(Error::model(path.display().to_string(), "wanted a file, got something else", "check the folder"));
+            return Err(Error::model(
+                path.display().to_string(),
+                "wanted a file, got something else",
+                "check the folder",
+            ));
         }
         // SAFETY: the map is only ever read, as bytes, for which any content is valid. That the file is not
         // shortened meanwhile cannot be enforced; fipk itself only replaces files by renaming, which leaves
@@ -253,7 +257,11 @@ pub fn is_real(dtype: Dtype) -> bool {
 }
 
 /// Converts block by block; returns how many results are not finite and the index of the first.
-fn convert<const N: usize>(bytes: &[u8], out: &mut [f32], block: impl Fn(&[[u8; N]], &mut [f32]) + Sync) -> (usize, usize) {
+fn convert<const N: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    block: impl Fn(&[[u8; N]], &mut [f32]) + Sync,
+) -> (usize, usize) {
     let (from, _) = bytes.as_chunks::<N>();
     let one = |(i, (to, from)): (usize, (&mut [f32], &[[u8; N]]))| {
         block(from, to);
