@@ -8,7 +8,6 @@ pub mod summary;
 pub mod tables;
 mod view;
 
-
 pub use progress::Progress;
 pub use record::{Drift, End, Eval, Event, Layer, Network, Record, Recorder, Start, Step, Table, Warning};
 pub use summary::{Histogram, Quantiles};

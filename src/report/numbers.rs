@@ -67,7 +67,9 @@ pub fn number(value: f64) -> String {
 /// A tick on an axis: as short as it stays exact.
 pub(super) fn tick(value: f64) -> String {
     match value.abs() {
-        v if v >= 1e4 && v < 1e12 && value.fract() == 0.0 => significant(value / if v < 1e6 { 1e3 } else { 1e6 }, 6) + if v < 1e6 { "k" } else { "M" },
+        v if v >= 1e4 && v < 1e12 && value.fract() == 0.0 => {
+            significant(value / if v < 1e6 { 1e3 } else { 1e6 }, 6) + if v < 1e6 { "k" } else { "M" }
+        }
         _ => significant(value, 6),
     }
 }

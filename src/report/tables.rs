@@ -73,7 +73,8 @@ pub(super) fn width(table: &Table) -> usize {
 pub(super) fn is_numeric(table: &Table, column: usize) -> bool {
     let cells = || table.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.trim());
     let gap = |cell: &str| matches!(cell, "" | "-" | "–");
-    let numeric = |cell: &str| cell.trim_start_matches(['-', '+', '−', '±', '.']).starts_with(|c: char| c.is_ascii_digit());
+    let numeric =
+        |cell: &str| cell.trim_start_matches(['-', '+', '−', '±', '.']).starts_with(|c: char| c.is_ascii_digit());
     cells().all(|cell| gap(cell) || numeric(cell)) && cells().any(|cell| !gap(cell))
 }
 

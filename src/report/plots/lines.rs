@@ -41,7 +41,8 @@ impl LinePlot {
     /// # Errors
     /// None in practice: only if the drawing backend refuses.
     pub fn svg(&self, size: (u32, u32)) -> Result<String> {
-        let names: Vec<&str> = self.series.iter().map(|series| series.name.as_str()).filter(|n| !n.is_empty()).collect();
+        let names: Vec<&str> =
+            self.series.iter().map(|series| series.name.as_str()).filter(|n| !n.is_empty()).collect();
         let label = format!("{} over {}: {}", self.y_label, self.x_label, names.join(", "));
         canvas(size, &label, |area| self.draw(area))
     }
@@ -51,7 +52,11 @@ impl LinePlot {
         let shown: Vec<Vec<(f64, f64, f64)>> = self.series.iter().map(|series| self.shown(series)).collect();
         let keys: Vec<Key> = (0..self.series.len())
             .filter(|&at| !self.series[at].name.is_empty())
-            .map(|at| Key { name: &self.series[at].name, style: stroke(color(at), 2.0), dashed: self.series[at].dashed })
+            .map(|at| Key {
+                name: &self.series[at].name,
+                style: stroke(color(at), 2.0),
+                dashed: self.series[at].dashed,
+            })
             .collect();
         let top = legend(area, 8.0, &keys)?;
 
@@ -71,7 +76,8 @@ impl LinePlot {
             let (series, color) = (&self.series[index], color(index));
             let line: Vec<(f64, f64)> = points.iter().map(|&(x, y, _)| (x, y)).collect();
             let least = chart.plotting_area().get_y_range().start;
-            let low = |&(x, y, spread): &(f64, f64, f64)| (x, if self.log_y { (y - spread).max(least) } else { y - spread });
+            let low =
+                |&(x, y, spread): &(f64, f64, f64)| (x, if self.log_y { (y - spread).max(least) } else { y - spread });
             let high = |&(x, y, spread): &(f64, f64, f64)| (x, y + spread);
             if !series.spread.is_empty() && !series.markers {
                 let outline: Vec<_> = points.iter().map(low).chain(points.iter().rev().map(high)).collect();

@@ -69,7 +69,8 @@ fn canvas(size: (u32, u32), label: &str, draw: impl FnOnce(&Area) -> Drawn) -> R
     };
     drawn.map_err(|why| Error::io("draw", Path::new("plot"))(std::io::Error::other(why.to_string())))?;
     let fixed = format!("<svg width=\"{}\" height=\"{}\"", grid.0, grid.1);
-    let scaling = format!("<svg role=\"img\" aria-label=\"{}\" width=\"{}\" height=\"{}\"", escape(label), size.0, size.1);
+    let scaling =
+        format!("<svg role=\"img\" aria-label=\"{}\" width=\"{}\" height=\"{}\"", escape(label), size.0, size.1);
     Ok(svg.replacen(&fixed, &scaling, 1))
 }
 
