@@ -50,6 +50,10 @@ impl Scope<'_> {
         }
     }
 
+    pub fn shape(&self, x: Value) -> Shape {
+        self.state.borrow().graph.tensors[x.0].shape.clone()
+    }
+
     /// The length of an axis, counted from the end if negative.
     pub fn dim(&self, x: Value, axis: isize) -> usize {
         let state = self.state.borrow();

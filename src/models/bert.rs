@@ -44,7 +44,7 @@ fn layer(s: &Scope, cfg: &BertConfig, x: Value, mask: Value) -> Value {
     let x = out.layer_norm("LayerNorm", out.add(out.linear("dense", context, hidden), x), eps);
 
     let up = s.at("intermediate").linear("dense", x, cfg.intermediate_size);
-    let up = s.at("intermediate").activation(cfg.hidden_act.op(), up);
+    let up = s.at("intermediate").activation(cfg.hidden_act, up);
     let out = s.at("output");
     out.layer_norm("LayerNorm", out.add(out.linear("dense", up, hidden), x), eps)
 }
@@ -52,7 +52,7 @@ fn layer(s: &Scope, cfg: &BertConfig, x: Value, mask: Value) -> Value {
 fn masked_lm(s: &Scope, cfg: &BertConfig, h: Value, words: Value) -> Value {
     let transform = s.at("transform");
     let h = transform.linear("dense", h, cfg.hidden_size);
-    let h = transform.activation(cfg.hidden_act.op(), h);
+    let h = transform.activation(cfg.hidden_act, h);
     let h = transform.layer_norm("LayerNorm", h, cfg.layer_norm_eps as f32);
     let bias = s.param("bias", &[cfg.vocab_size], Kind::Bias);
     let decoder = s.at("decoder");

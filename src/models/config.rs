@@ -1,4 +1,5 @@
 //! `config.json`: what it says of the network, with Hugging Face's names and defaults, checked before anything is built.
+use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 
@@ -90,15 +91,6 @@ pub enum ProblemType {
     MultiLabel,
 }
 
-/// `Gelu` is the one with erf, `GeluTanh` its approximation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    Gelu,
-    GeluTanh,
-    Relu,
-    Tanh,
-}
-
 impl Config {
     /// Parses the bytes of a `config.json`; `place` is how errors call it.
     ///
@@ -172,17 +164,15 @@ impl Config {
     }
 }
 
-impl Activation {
-    /// The names `transformers` gives to functions that are exactly these.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "gelu" | "gelu_python" => Self::Gelu,
-            "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Self::GeluTanh,
-            "relu" => Self::Relu,
-            "tanh" => Self::Tanh,
-            _ => return None,
-        })
-    }
+/// The function of a name, for the names `transformers` gives to functions that are exactly these.
+fn activation(name: &str) -> Option<Activation> {
+    Some(match name {
+        "gelu" | "gelu_python" => Activation::GeluErf,
+        "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
+        "relu" => Activation::Relu,
+        "tanh" => Activation::Tanh,
+        _ => return None,
+    })
 }
 
 /// Typed reading of the map; every error names the file and the key.
@@ -421,7 +411,7 @@ impl Fields<'_> {
 
     fn activation(&self, key: &str, default: &str) -> Result<Activation> {
         let name = self.text(key)?.unwrap_or(default);
-        Activation::from_name(name).ok_or_else(|| {
+        activation(name).ok_or_else(|| {
             let hint = "fipk does gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, tanh";
             Error::unsupported(self.place, format!("{key} {name:?}"), hint)
         })

@@ -30,6 +30,6 @@ fn layer(s: &Scope, cfg: &DistilBertConfig, x: Value, mask: Value) -> Value {
     let x = s.layer_norm("sa_layer_norm", s.add(own.linear("out_lin", context, cfg.dim), x), eps);
 
     let ffn = s.at("ffn");
-    let up = ffn.activation(cfg.activation.op(), ffn.linear("lin1", x, cfg.hidden_dim));
+    let up = ffn.activation(cfg.activation, ffn.linear("lin1", x, cfg.hidden_dim));
     s.layer_norm("output_layer_norm", s.add(ffn.linear("lin2", up, cfg.dim), x), eps)
 }

@@ -11,7 +11,7 @@ pub fn logits(root: &Scope, cfg: &MlpConfig, rows: usize) -> Value {
         let s = if last { root.head() } else { root.at("") };
         h = s.linear(name, h, cfg.sizes[i + 1]);
         if !last {
-            h = root.at(name).activation(cfg.hidden_act.op(), h);
+            h = root.at(name).activation(cfg.hidden_act, h);
         }
     }
     h
