@@ -25,9 +25,9 @@ impl Op for SelectToken {
         "select_token"
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        match x {
-            &[&[b, s, h]] if self.index < s => Ok(vec![b, h]),
-            &[&[_, s, _]] => Err(format!("token {} of a sequence of {s}", self.index)),
+        match *x {
+            [&[b, s, h]] if self.index < s => Ok(vec![b, h]),
+            [&[_, s, _]] => Err(format!("token {} of a sequence of {s}", self.index)),
             _ => Err(format!("wants x [B, S, H]; got {x:?}")),
         }
     }
