@@ -71,7 +71,7 @@ fn every_type_of_number_is_read_exactly() {
         "scalar": entry("F32", json!([]), 96, 100), "empty": entry("F32", json!([0, 4]), 100, 100),
     });
     let mut header = header.to_string();
-    header.push_str(if header.len() % 2 == 0 { " " } else { "" });
+    header.push_str(if header.len().is_multiple_of(2) { " " } else { "" });
     let data = [f64, f32s(&exact), f16, bf16, f32s(&[7.0])].concat();
     fs::write(dir.path().join(SINGLE_FILE), raw_file(&header, &data)).unwrap();
 
