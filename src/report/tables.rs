@@ -33,14 +33,19 @@ pub fn render(table: &Table, screen: Screen) -> String {
     let line = |cells: &[String]| (0..columns).map(|at| clean(cells.get(at))).collect::<Vec<_>>();
     drawn.set_header(line(&table.columns));
     if !screen.unicode {
-        let rule = |at: usize| "-".repeat(table.columns.get(at).map_or(1, |name| name.chars().count()).max(1));
+        // As wide as the header alone where a long cell may be wrapped.
+        let length = |cells: &Vec<String>, at: usize| cells.get(at).map_or(0, |cell| cell.chars().count());
+        let shown = |at: usize| table.rows.iter().filter(|_| screen.width.is_none()).map(move |row| length(row, at));
+        let rule = |at: usize| "-".repeat(shown(at).chain([length(&table.columns, at), 1]).max().unwrap_or(1));
         drawn.add_row((0..columns).map(rule).collect::<Vec<_>>());
     }
     for row in &table.rows {
         drawn.add_row(line(row));
     }
     for at in 0..columns {
-        if let Some(column) = drawn.column_mut(at).filter(|_| is_numeric(table, at)) {
+        let Some(column) = drawn.column_mut(at) else { continue };
+        column.set_padding((0, if at + 1 < columns { 2 } else { 0 }));
+        if is_numeric(table, at) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
