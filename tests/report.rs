@@ -342,12 +342,21 @@ fn tables_fit_the_screen() {
     insta::assert_snapshot!(render_table(&comparison(), Screen::default()), @r"
     LeNet-300-100 at 90 %
     Method                          Accuracy  Change (points)  KL to dense
-    ------------------------------  --------  ---------------  -----------
+    ----------------------------------------------------------------------
     functionally invariant path      98.07 %            −0.14       0.0123
     gradual magnitude, with labels   97.90 %            −0.31       0.0644
     one-shot magnitude               91.55 %            −6.66        0.871
     ");
-    insta::assert_snapshot!(render_table(&comparison(), Screen { width: Some(60), unicode: true }), @"");
+    insta::assert_snapshot!(render_table(&comparison(), Screen { width: Some(60), unicode: true }), @r"
+    LeNet-300-100 at 90 %
+    Method                Accuracy  Change (points)  KL to dense
+    ────────────────────────────────────────────────────────────
+    functionally           98.07 %            −0.14       0.0123
+    invariant path
+    gradual magnitude,     97.90 %            −0.31       0.0644
+    with labels
+    one-shot magnitude     91.55 %            −6.66        0.871
+    ");
     for width in [30, 45, 80, 200] {
         let drawn = render_table(&comparison(), Screen { width: Some(width), unicode: true });
         assert!(drawn.lines().all(|line| line.chars().count() <= width.into()), "{width}:\n{drawn}");

@@ -123,7 +123,7 @@ fn metric_path(run: &Run, metric: &str) -> Vec<Series> {
         }
         let lines = [
             (Network::Projected, "projected", 0),
-            (Network::Unprojected, "unprojected", 5),
+            (Network::Unprojected, "unprojected", 3),
             (Network::Final, "final", 1),
         ];
         for (network, name, color) in lines {
