@@ -1,7 +1,7 @@
 //! A graph compiled for one mode: a flat list of calls on buffers. Differentiation ends here.
 use super::{Graph, Source, Value, plan};
 use crate::ops::{Cost, Op, Pass};
-use crate::tensor::{Element, Shape, View, numel};
+use crate::tensor::{Element, Shape, numel};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -199,11 +199,6 @@ impl Program {
             total += c.op.cost(c.pass, &shapes);
         }
         total
-    }
-
-    /// A view of buffer `id` over `data`.
-    pub(crate) fn view<'a>(&'a self, id: Id, data: &'a [f32]) -> View<'a> {
-        View { data, shape: &self.buffers[id].shape }
     }
 }
 

@@ -1,0 +1,254 @@
+//! The fused step on the host: gradient, moments, weights, pull, mask, norms and the census of magnitudes in
+//! one pass; 28 bytes a parameter move (w, g, m, v read, w, m, v written) and one bit of mask.
+use super::{Host, split};
+use crate::engine::select::magnitude_bits;
+use crate::engine::{Census, Optimizer, Pull, Update, Updated};
+use crate::ops::simd;
+use crate::params::{Role, Span};
+use crate::{Error, Result};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Elements a word of the mask covers; the loops run over this many lanes.
+const LANES: usize = 32;
+
+/// The step's constants: one formula serves every pull, so the loop has no branches.
+#[derive(Clone, Copy)]
+struct Constants {
+    scale: f32,
+    rate: f32,
+    /// Added to a pruned weight's gradient, times the weight.
+    pull: f32,
+    /// How far a pruned weight shrinks.
+    shrink: f32,
+    /// 0 to hold pruned weights at zero, 1 to let them go.
+    keep: f32,
+    decay: f32,
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    /// 1/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ).
+    correct1: f32,
+    correct2: f32,
+}
+
+impl Constants {
+    fn new(u: &Update, decays: bool) -> Self {
+        let (beta1, beta2, epsilon, decay) = match u.optimizer {
+            Optimizer::AdamW { beta1, beta2, epsilon, decay } | Optimizer::Adam { beta1, beta2, epsilon, decay } => {
+                (beta1, beta2, epsilon, decay)
+            }
+            Optimizer::Sgd { momentum, decay } => (momentum, 0.0, 0.0, decay),
+        };
+        let power = |beta: f32| 1.0 - f64::from(beta).powi(i32::try_from(u.step).unwrap_or(i32::MAX));
+        let (pull, shrink, keep) = match u.pull {
+            Pull::None => (0.0, 0.0, 1.0),
+            Pull::Gradient { coefficient } => (coefficient, 0.0, 1.0),
+            Pull::Shrink { by } => (0.0, by, 1.0),
+            Pull::Hold => (0.0, 0.0, 0.0),
+        };
+        Self {
+            scale: u.gradient_scale,
+            rate: u.learning_rate,
+            pull,
+            shrink,
+            keep,
+            decay: if decays { decay } else { 0.0 },
+            beta1,
+            beta2,
+            epsilon,
+            correct1: (1.0 / power(beta1)) as f32,
+            correct2: (1.0 / power(beta2).sqrt()) as f32,
+        }
+    }
+}
+
+/// (w, m, v) after the optimizer's step on gradient g.
+trait Rule: Copy + Sync {
+    fn step(self, c: &Constants, w: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32);
+}
+
+#[derive(Clone, Copy)]
+struct AdamW;
+#[derive(Clone, Copy)]
+struct Adam;
+#[derive(Clone, Copy)]
+struct Sgd;
+
+#[inline(always)]
+fn adam(c: &Constants, w: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32) {
+    let m = c.beta1 * m + (1.0 - c.beta1) * g;
+    let v = c.beta2 * v + (1.0 - c.beta2) * g * g;
+    (w - c.rate * (m * c.correct1) / (v.sqrt() * c.correct2 + c.epsilon), m, v)
+}
+impl Rule for AdamW {
+    #[inline(always)]
+    fn step(self, c: &Constants, w: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32) {
+        adam(c, w - c.rate * c.decay * w, g, m, v)
+    }
+}
+impl Rule for Adam {
+    #[inline(always)]
+    fn step(self, c: &Constants, w: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32) {
+        adam(c, w, g + c.decay * w, m, v)
+    }
+}
+impl Rule for Sgd {
+    #[inline(always)]
+    fn step(self, c: &Constants, w: f32, g: f32, m: f32, v: f32) -> (f32, f32, f32) {
+        let m = c.beta1 * m + (g + c.decay * w);
+        (w - c.rate * m, m, v)
+    }
+}
+
+/// One word's worth of weights. Returns the new squares of all and of the pruned, lane by lane.
+#[inline(always)]
+fn word(
+    rule: impl Rule,
+    c: &Constants,
+    bits: u32,
+    w: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    sums: &mut [[f32; LANES]; 2],
+) {
+    for i in 0..LANES {
+        let pruned = (bits >> i & 1) as f32;
+        let gradient = g[i] * c.scale + pruned * c.pull * w[i];
+        let (x, new_m, new_v) = rule.step(c, w[i], gradient, m[i], v[i]);
+        let size = x.abs() - pruned * c.shrink;
+        // A NaN fails the comparison and stays.
+        let x = if size < 0.0 { 0.0 } else { size.copysign(x) };
+        let keep = 1.0 - pruned * (1.0 - c.keep);
+        w[i] = x * keep;
+        m[i] = new_m * keep;
+        v[i] = new_v * keep;
+        sums[0][i] += w[i] * w[i];
+        sums[1][i] += pruned * w[i] * w[i];
+    }
+}
+
+/// A block of one span: (Σ w², Σ over pruned of w²).
+#[inline(always)]
+fn block(
+    rule: impl Rule,
+    c: &Constants,
+    words: &[u32],
+    w: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+) -> (f64, f64) {
+    let mut sums = [[0.0f32; LANES]; 2];
+    let whole = w.len() / LANES * LANES;
+    for (k, at) in (0..whole).step_by(LANES).enumerate() {
+        let bits = words.get(k).copied().unwrap_or(0);
+        let end = at + LANES;
+        word(rule, c, bits, &mut w[at..end], &g[at..end], &mut m[at..end], &mut v[at..end], &mut sums);
+    }
+    if whole < w.len() {
+        // The last word, in buffers of its full length.
+        let n = w.len() - whole;
+        let pad = |x: &[f32]| {
+            let mut out = [0.0; LANES];
+            out[..n].copy_from_slice(&x[whole..]);
+            out
+        };
+        let (mut lw, lg, mut lm, mut lv) = (pad(w), pad(g), pad(m), pad(v));
+        let bits = words.get(whole / LANES).copied().unwrap_or(0);
+        word(rule, c, bits, &mut lw, &lg, &mut lm, &mut lv, &mut sums);
+        w[whole..].copy_from_slice(&lw[..n]);
+        m[whole..].copy_from_slice(&lm[..n]);
+        v[whole..].copy_from_slice(&lv[..n]);
+    }
+    let total = |s: &[f32; LANES]| s.iter().map(|&x| f64::from(x)).sum();
+    (total(&sums[0]), total(&sums[1]))
+}
+
+/// How many magnitudes lie below the bracket, and those inside it.
+fn census(w: &[f32], (low, high): (u32, u32)) -> (usize, Vec<u32>) {
+    let below = simd().dispatch(|| w.iter().map(|&x| u32::from(magnitude_bits(x) < low)).sum::<u32>());
+    let inside = w.iter().map(|&x| magnitude_bits(x)).filter(|b| (low..=high).contains(b)).collect();
+    (below as usize, inside)
+}
+
+struct Done {
+    squares: f64,
+    prunable: bool,
+    pruned: f64,
+    census: Option<(usize, Vec<u32>)>,
+}
+
+impl Host {
+    pub(super) fn step(&mut self, u: &Update) -> Result<Updated> {
+        match u.optimizer {
+            Optimizer::AdamW { .. } => self.step_by(AdamW, u),
+            Optimizer::Adam { .. } => self.step_by(Adam, u),
+            Optimizer::Sgd { .. } => self.step_by(Sgd, u),
+        }
+    }
+
+    fn step_by(&mut self, rule: impl Rule, u: &Update) -> Result<Updated> {
+        let trained = |s: &&Span| s.role != Role::Frozen;
+        let spans: Vec<Span> = self.layout.spans().iter().filter(trained).cloned().collect();
+        let cut = |s: &Span| {
+            let end = s.at + s.len;
+            s.range().step_by(super::BLOCK).map(move |at| at..(at + super::BLOCK).min(end))
+        };
+        let blocks: Vec<(Range<usize>, &Span)> = spans.iter().flat_map(|s| cut(s).map(move |r| (r, s))).collect();
+        let ranges = || blocks.iter().map(|b| b.0.clone());
+
+        let mut scratch = vec![0.0; if u.v.is_none() { self.layout.len() } else { 0 }];
+        let words: &[u32] = u.mask.map_or(&[], |m| &self.masks[m.0]);
+        let ids = [u.w.0, u.g.0, u.m.0, u.v.map_or(usize::MAX, |v| v.0)];
+        let count = if u.v.is_some() { 4 } else { 3 };
+        let clash = || Error::Graph {
+            op: "update",
+            place: format!("vectors {ids:?}"),
+            what: "they must be there and differ".into(),
+        };
+        let (w, g, m, v) = if count == 4 {
+            let [w, g, m, v] = self.vectors.get_disjoint_mut(ids).map_err(|_| clash())?;
+            (w, g, m, v)
+        } else {
+            let [w, g, m] = self.vectors.get_disjoint_mut([ids[0], ids[1], ids[2]]).map_err(|_| clash())?;
+            (w, g, m, &mut scratch)
+        };
+        let g: &[f32] = g;
+        let arch = simd();
+        let (w, m, v) = (split(w, ranges()), split(m, ranges()), split(v, ranges()));
+        let tasks: Vec<_> = blocks.iter().zip(w).zip(m).zip(v).collect();
+        let done: Vec<Done> = tasks
+            .into_par_iter()
+            .map(|((((range, span), w), m), v)| {
+                let prunable = span.role == Role::Prunable;
+                let words =
+                    if prunable && !words.is_empty() { &words[range.start / 32..range.end.div_ceil(32)] } else { &[] };
+                let c = Constants::new(u, span.decays());
+                let (squares, pruned) = arch.dispatch(
+                    #[inline(always)]
+                    || block(rule, &c, words, w, &g[range.clone()], m, v),
+                );
+                let census = u.census.filter(|_| prunable).map(|bracket| census(w, bracket));
+                Done { squares, prunable, pruned, census }
+            })
+            .collect();
+
+        let mut out = Updated::default();
+        let mut total = u.census.map(|bracket| Census { bracket, below: 0, inside: Vec::new() });
+        for d in done {
+            out.squares += d.squares;
+            out.pruned_squares += d.pruned;
+            if d.prunable {
+                out.prunable_squares += d.squares;
+            }
+            if let (Some(total), Some((below, inside))) = (&mut total, d.census) {
+                total.below += below;
+                total.inside.extend(inside);
+            }
+        }
+        out.census = total;
+        Ok(out)
+    }
+}
