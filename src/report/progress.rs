@@ -1,0 +1,52 @@
+//! The progress bar on stderr: only where a person watches.
+use super::numbers::{number, percent};
+use super::record::Step;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+
+/// A bar over the steps of a run with loss, sparsity and time left; does nothing where stderr is no terminal.
+pub struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// `show` is what the flags allow: false under `--quiet` and `--json`.
+    pub fn new(steps: u64, show: bool) -> Self {
+        if !show || !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let bar = ProgressBar::new(steps);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar:.cyan/dim} {pos}/{len} steps, {eta} left") {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        Self(Some(bar))
+    }
+
+    /// Shows that `done` steps were taken before, without counting them as speed.
+    pub fn resume(&self, done: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+    }
+
+    pub fn step(&self, step: &Step) {
+        let Some(bar) = &self.0 else { return };
+        bar.set_position(step.step);
+        let sparsity = step.sparsity_target.map(|share| format!(" sparsity {}", percent(share))).unwrap_or_default();
+        bar.set_message(format!("loss {}{sparsity}", number(step.loss)));
+    }
+
+    /// Prints a line on stderr, above the bar where there is one.
+    pub fn say(&self, line: &str) {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

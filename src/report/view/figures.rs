@@ -1,0 +1,186 @@
+//! The pictures of the report.
+use super::*;
+use crate::report::plots::{Bar, Bars, LinePlot, Overlay, Series, decimate, running_mean};
+
+/// Points a line has at most; extremes are kept.
+const POINTS: usize = 500;
+const FIGURE: (u32, u32) = (560, 280);
+const SMALL: (u32, u32) = (300, 170);
+/// Histograms shown at most, and bars: the largest layers first.
+const HISTOGRAMS: usize = 150;
+const BARS: usize = 40;
+
+impl Run<'_> {
+    /// One value a step, where the method has it, and its running mean if there are many.
+    fn path(&self, name: &str, color: usize, value: impl Fn(&Step) -> Option<f64>) -> Vec<Series> {
+        let points: Vec<_> = self.steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect();
+        match points.len() {
+            0 => vec![],
+            1..=100 => vec![Series { color: Some(color), ..Series::new(name, points) }],
+            n => {
+                let mean = decimate(&running_mean(&points, (n / 50).clamp(10, 200)), POINTS);
+                let noise = Series { faint: true, color: Some(color), ..Series::new("", decimate(&points, POINTS)) };
+                vec![noise, Series { color: Some(color), ..Series::new(format!("{name}, running mean"), mean) }]
+            }
+        }
+    }
+
+    /// The same for a quantity that is smooth by itself.
+    fn smooth(&self, name: &str, color: usize, value: impl Fn(&Step) -> Option<f64>) -> Vec<Series> {
+        let points: Vec<_> = self.steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect();
+        match points.is_empty() {
+            true => vec![],
+            false => vec![Series { color: Some(color), ..Series::new(name, decimate(&points, POINTS)) }],
+        }
+    }
+}
+
+pub fn figures(run: &Run) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let mut figure =
+        |title: &str, note: String, y_label: &str, y_range, log: bool, series: Vec<Series>| -> Result<()> {
+            if series.iter().any(|series| !series.points.is_empty()) {
+                let log_y = log && spans_decades(&series);
+                let plot = LinePlot { x_label: "step".into(), y_label: y_label.into(), log_y, y_range, series };
+                figures.push(Figure { title: title.into(), note, svg: plot.svg(FIGURE)? });
+            }
+            Ok(())
+        };
+    let all = |parts: [Vec<Series>; 3]| parts.into_iter().flatten().collect::<Vec<_>>();
+
+    for metric in ["accuracy", "matthews", "pearson", "f1", "perplexity"] {
+        let series = metric_path(run, metric);
+        // A lone evaluation is a number, not a path.
+        if series.iter().any(|series| series.points.len() > 1 && !series.dashed) {
+            let label = metric_name(metric) + if is_share(metric) { " (%)" } else { "" };
+            let note = "the projected network is what counts; the unprojected one is a diagnostic";
+            let note = if series.iter().any(|s| s.name.starts_with("unprojected")) { note } else { "" };
+            let title = format!("{} along the path", metric_name(metric));
+            figure(&title, note.into(), &label, None, metric == "perplexity", series)?;
+        }
+    }
+    let loss = all([
+        run.path("loss", 0, |step| Some(step.loss)),
+        run.path("output distance", 1, |step| step.distance),
+        run.path("cross-entropy", 2, |step| step.cross_entropy),
+    ]);
+    let title = if run.steps.iter().any(|step| step.distance.is_some()) { "Loss and output distance" } else { "Loss" };
+    figure(title, "per batch".into(), "loss, distance", None, true, loss)?;
+
+    let relative = run.steps.iter().rev().find_map(|step| step.pull_relative);
+    let note =
+        relative.map(|share| format!("at the last step ‖w − w_p‖ / ‖w‖ = {}", number(share))).unwrap_or_default();
+    let pull = run.smooth("‖w − w_p‖", 0, |step| step.pull);
+    figure("Distance to the projection", note, "‖w − w_p‖", None, true, pull)?;
+
+    let mut sparsity = run.smooth("target", 0, |step| step.sparsity_target.map(|share| share * 100.0));
+    if !sparsity.is_empty() {
+        let measured = run.evals.iter().filter(|eval| matches!(eval.network, Network::Projected | Network::Final));
+        let points: Vec<_> = measured.map(|eval| (eval.step as f64, eval.sparsity * 100.0)).collect();
+        if !points.is_empty() {
+            let dots = Series {
+                markers: true,
+                faint: true,
+                color: Some(1),
+                ..Series::new("measured", decimate(&points, POINTS))
+            };
+            sparsity.push(dots);
+        }
+        figure("Sparsity", "over the prunable weights".into(), "sparsity (%)", Some((0.0, 100.0)), false, sparsity)?;
+    }
+    let rate = run.smooth("learning rate", 0, |step| Some(step.learning_rate));
+    figure("Learning rate", String::new(), "learning rate", None, false, rate)?;
+    let norm = run.path("‖gradient‖", 0, |step| Some(step.gradient_norm));
+    figure("Gradient norm", "before clipping".into(), "‖gradient‖", None, true, norm)?;
+    Ok(figures)
+}
+
+/// Whether a linear axis would hide the small values: all positive, and the largest 30 times the smallest.
+fn spans_decades(series: &[Series]) -> bool {
+    let values = || series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
+    let (low, high) = values().fold((f64::INFINITY, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
+    low > 0.0 && high / low > 30.0
+}
+
+/// A metric of every network along the path, one line a network and split; the dense network's is level and dashed.
+fn metric_path(run: &Run, metric: &str) -> Vec<Series> {
+    let scale = if is_share(metric) { 100.0 } else { 1.0 };
+    let mut splits: Vec<&str> = run.evals.iter().map(|eval| eval.split.as_str()).collect();
+    splits.sort_unstable();
+    splits.dedup();
+    let mut series = Vec::new();
+    let last_step = run.evals.iter().map(|eval| eval.step).chain(run.steps.iter().map(|step| step.step)).max();
+    for split in &splits {
+        let suffix = if splits.len() > 1 { format!(", {split}") } else { String::new() };
+        let of = |network: Network| -> Vec<(f64, f64)> {
+            let evals = run.evals.iter().filter(|eval| eval.network == network && eval.split == *split);
+            evals.filter_map(|eval| Some((eval.step as f64, eval.metrics.get(metric)? * scale))).collect()
+        };
+        if let (Some(&(_, dense)), Some(last)) = (of(Network::Dense).last(), last_step.filter(|&last| last > 0)) {
+            let level = vec![(0.0, dense), (last as f64, dense)];
+            series.push(Series { dashed: true, color: Some(6), ..Series::new(format!("dense{suffix}"), level) });
+        }
+        let lines = [
+            (Network::Projected, "projected", 0),
+            (Network::Unprojected, "unprojected", 5),
+            (Network::Final, "final", 1),
+        ];
+        for (network, name, color) in lines {
+            let points = of(network);
+            if !points.is_empty() {
+                let markers = network == Network::Final || points.len() <= 30;
+                let color = Some(if suffix.is_empty() { color } else { series.len() });
+                let points = decimate(&points, POINTS);
+                series.push(Series { markers, color, ..Series::new(format!("{name}{suffix}"), points) });
+            }
+        }
+    }
+    series
+}
+
+/// Where the weights that are left sit: one bar a prunable layer, over its size.
+pub fn kept(run: &Run) -> Result<Option<Figure>> {
+    let mut layers: Vec<&&Layer> = run.layers.iter().filter(|layer| layer.prunable).collect();
+    if layers.len() < 2 || layers.iter().all(|layer| layer.zeros == 0) {
+        return Ok(None);
+    }
+    let left_out = layers.len().saturating_sub(BARS);
+    if left_out > 0 {
+        layers.sort_by_key(|layer| std::cmp::Reverse(layer.parameters));
+        layers.truncate(BARS);
+    }
+    let bar = |layer: &&&Layer| {
+        let left = layer.parameters.saturating_sub(layer.zeros);
+        let text = format!("{} of {}", count(left), count(layer.parameters));
+        Bar { name: layer.name.clone(), value: left as f64, of: Some(layer.parameters as f64), text }
+    };
+    let bars = Bars { label: "weights left (count)".into(), full: None, bars: layers.iter().map(bar).collect() };
+    let note = match left_out {
+        0 => "weights that are not zero, over each prunable layer's size".into(),
+        n => format!("the {BARS} largest prunable layers; {n} more are in the table"),
+    };
+    Ok(Some(Figure { title: "Where the weights are left".into(), note, svg: bars.svg(1000)? }))
+}
+
+pub fn histograms(run: &Run) -> Result<Vec<Figure>> {
+    let mut layers: Vec<&&Layer> = run.layers.iter().filter(|layer| layer.histogram.is_some()).collect();
+    if layers.len() > HISTOGRAMS {
+        layers.sort_by_key(|layer| std::cmp::Reverse((layer.prunable, layer.parameters)));
+        layers.truncate(HISTOGRAMS);
+    }
+    let mut figures = Vec::new();
+    for layer in layers {
+        let Some(histogram) = &layer.histogram else { continue };
+        let zeros_before = layer.parameters.saturating_sub(histogram.before.iter().sum());
+        let caption = format!(
+            "zeros, not drawn: {} → {} of {} ({})",
+            count(zeros_before),
+            count(layer.zeros),
+            count(layer.parameters),
+            percent(ratio(layer.zeros, layer.parameters))
+        );
+        let svg = Overlay { histogram, caption: &caption }.svg(SMALL)?;
+        figures.push(Figure { title: layer.name.clone(), note: String::new(), svg });
+    }
+    Ok(figures)
+}
