@@ -1,3 +1,11 @@
 //! Functionally invariant paths: from a trained network towards a sparse subspace, its outputs held in place.
+pub mod checkpoint;
+pub mod evaluate;
+pub mod metrics;
+pub mod objective;
+pub mod plan;
 pub mod recipe;
+pub mod run;
+pub mod runner;
 pub mod schedule;
+pub mod teacher;

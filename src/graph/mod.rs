@@ -80,6 +80,10 @@ pub struct Graph {
 }
 
 impl Graph {
+    pub fn tensor(&self, value: Value) -> &Tensor {
+        &self.tensors[value.0]
+    }
+
     /// The tensor marked `name`.
     ///
     /// # Errors

@@ -50,6 +50,10 @@ impl Scope<'_> {
         }
     }
 
+    pub fn shape(&self, x: Value) -> Shape {
+        self.state.borrow().graph.tensors[x.0].shape.clone()
+    }
+
     /// The length of an axis, counted from the end if negative.
     pub fn dim(&self, x: Value, axis: isize) -> usize {
         let state = self.state.borrow();
@@ -139,7 +143,12 @@ impl Scope<'_> {
         let s = self.at(name);
         let w = s.param("weight", &[n, self.dim(x, -1)], Kind::Weight);
         let b = s.param("bias", &[n], Kind::Bias);
-        s.apply(Linear, &[x, w, b])
+        s.linear_by(x, w, b)
+    }
+
+    /// x Wᵀ + b of parameters that are there already.
+    pub fn linear_by(&self, x: Value, w: Value, b: Value) -> Value {
+        self.apply(Linear, &[x, w, b])
     }
 
     pub fn add(&self, a: Value, b: Value) -> Value {

@@ -1,1 +1,14 @@
-//! (to come)
+//! Networks: Hugging Face's configs and folders, and the builders that turn them into graphs.
+mod bert;
+pub mod config;
+mod distilbert;
+pub mod folder;
+pub mod head;
+pub mod hub;
+mod mlp;
+mod network;
+
+pub use config::Config;
+pub use folder::ModelFolder;
+pub use head::Head;
+pub use network::Network;

@@ -1,0 +1,166 @@
+//! A network on a data set: its metrics, and its logits where they are few.
+use super::metrics::{accuracy, argmax, cross_entropy, f1, matthews, pearson, spearman};
+use super::objective::attended;
+use super::runner::Runner;
+use crate::data::{Batch, Batches, Dataset, NOT_SCORED, Targets};
+use crate::engine::Vector;
+use crate::models::Head;
+use crate::ops::Distance;
+use crate::ops::distance::row;
+use crate::report::{Drift, Quantiles};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// By name, as [`crate::report::Eval`] has them.
+    pub metrics: BTreeMap<String, f64>,
+    /// [examples, outputs] in the data's order; empty for a network with logits at every token.
+    pub logits: Vec<f32>,
+}
+
+/// Predictions and targets as they come in, example by example.
+#[derive(Default)]
+struct Tally {
+    predicted: Vec<usize>,
+    labels: Vec<usize>,
+    scores: (Vec<f64>, Vec<f64>),
+    loss: f64,
+}
+
+/// Evaluate the network at weights `w` on all of `data`.
+///
+/// # Errors
+/// [`Error::Data`] for data of another task; [`Error::NotFinite`] for logits that are no numbers.
+pub fn evaluate(runner: &mut Runner, w: Vector, data: &dyn Dataset, batch: usize) -> Result<Evaluation> {
+    let (mut tally, mut logits) = (Tally::default(), Vec::new());
+    let head = runner.network.head;
+    for batch in Batches::in_order(data, batch)? {
+        let z = runner.logits(w, &batch)?;
+        if z.iter().any(|v| !v.is_finite()) {
+            return Err(Error::not_finite("evaluation", "a logit", "the weights have run away; lower --learning-rate"));
+        }
+        let outputs = tally.add(&batch, head, &z)?;
+        if head != Head::MaskedLm {
+            logits.resize(data.len() * outputs, 0.0);
+            for (r, &i) in batch.examples.iter().enumerate() {
+                logits[i * outputs..(i + 1) * outputs].copy_from_slice(&z[r * outputs..(r + 1) * outputs]);
+            }
+        }
+    }
+    Ok(Evaluation { metrics: tally.metrics(head), logits })
+}
+
+impl Tally {
+    /// Takes in a batch and returns the number of logits a row.
+    fn add(&mut self, batch: &Batch, head: Head, z: &[f32]) -> Result<usize> {
+        let rows = match &batch.targets {
+            Targets::Tokens(y) => y.len(),
+            _ => batch.rows,
+        };
+        let outputs = z.len() / rows.max(1);
+        let line = |r: usize| &z[r * outputs..(r + 1) * outputs];
+        match (&batch.targets, head) {
+            (Targets::Classes(y), Head::Classification { .. }) => {
+                for r in 0..batch.examples.len() {
+                    self.class(line(r), y[r] as usize);
+                }
+            }
+            (Targets::Scores(y), Head::Regression) => {
+                for r in 0..batch.examples.len() {
+                    let (z, y) = (f64::from(line(r)[0]), f64::from(y[r]));
+                    self.scores.0.push(z);
+                    self.scores.1.push(y);
+                    self.loss += (z - y) * (z - y);
+                }
+            }
+            (Targets::Tokens(y), Head::MaskedLm) => {
+                for (r, &y) in y.iter().enumerate().filter(|(_, y)| **y != NOT_SCORED) {
+                    self.class(line(r), y as usize);
+                }
+            }
+            (_, head) => {
+                let hint = "evaluate on data of the model's task";
+                return Err(Error::data("labels", format!("these targets do not go with a head for {head:?}"), hint));
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn class(&mut self, row: &[f32], label: usize) {
+        self.predicted.push(argmax(row));
+        self.labels.push(label);
+        self.loss += cross_entropy(row, label);
+    }
+
+    fn metrics(self, head: Head) -> BTreeMap<String, f64> {
+        let (p, y) = (&self.predicted, &self.labels);
+        let loss = self.loss / y.len().max(self.scores.0.len()).max(1) as f64;
+        let mut out = vec![("loss", loss)];
+        match head {
+            Head::Regression => {
+                let (z, y) = (&self.scores.0, &self.scores.1);
+                out.extend([("pearson", pearson(z, y)), ("spearman", spearman(z, y))]);
+            }
+            Head::MaskedLm => out.extend([("accuracy", accuracy(p, y)), ("perplexity", loss.exp())]),
+            _ => out.push(("accuracy", accuracy(p, y))),
+        }
+        if head == (Head::Classification { labels: 2 }) {
+            out.extend([("f1", f1(p, y)), ("matthews", matthews(p, y))]);
+        }
+        out.into_iter().map(|(k, v)| (k.to_string(), v)).collect()
+    }
+}
+
+/// Mean distance of logits [rows, outputs] to a teacher's.
+pub fn mean_distance(kind: Distance, z: &[f32], teacher: &[f32], outputs: usize) -> f64 {
+    let rows = z.chunks(outputs).zip(teacher.chunks(outputs));
+    let total: f64 = rows.map(|(z, t)| row(kind, z, t)).sum();
+    total / (z.len() / outputs.max(1)).max(1) as f64
+}
+
+/// How far apart the outputs of two networks are on `data`: `a` and `b` give the logits of a batch.
+///
+/// A sample's distance is that of its logits; for a network with logits at every token, the mean over its
+/// attended positions.
+///
+/// # Errors
+/// Those of `a` and `b`; [`Error::Model`] where the two differ in their number of outputs.
+pub fn drift(
+    data: &dyn Dataset,
+    batch: usize,
+    head: Head,
+    mut a: impl FnMut(&Batch) -> Result<Vec<f32>>,
+    mut b: impl FnMut(&Batch) -> Result<Vec<f32>>,
+) -> Result<Drift> {
+    const KINDS: [Distance; 4] = [Distance::Euclidean, Distance::Bhattacharyya, Distance::Kl, Distance::Hellinger];
+    let mut found: [Vec<f64>; 4] = Default::default();
+    let (mut same, mut positions) = (0usize, 0usize);
+    for batch in Batches::in_order(data, batch)? {
+        let (z, t) = (b(&batch)?, a(&batch)?);
+        if z.len() != t.len() {
+            let what = format!("the two networks have {} and {} outputs a batch", t.len(), z.len());
+            return Err(Error::model("drift", what, "compare networks with the same head"));
+        }
+        let counts = attended(&batch, head);
+        let outputs = z.len() / counts.len().max(1);
+        let per_sample = counts.len() / batch.rows.max(1);
+        for sample in 0..batch.examples.len() {
+            let rows: Vec<usize> = (sample * per_sample..(sample + 1) * per_sample).filter(|&r| counts[r]).collect();
+            let line = |x: &[f32], r: usize| x[r * outputs..(r + 1) * outputs].to_vec();
+            for (kind, found) in KINDS.iter().zip(&mut found) {
+                let total: f64 = rows.iter().map(|&r| row(*kind, &line(&z, r), &line(&t, r))).sum();
+                found.push(total / rows.len().max(1) as f64);
+            }
+            positions += rows.len();
+            same += rows.iter().filter(|&&r| argmax(&line(&z, r)) == argmax(&line(&t, r))).count();
+        }
+    }
+    let quantiles = KINDS.iter().zip(&found).map(|(k, d)| Ok((k.to_string(), Quantiles::of(k.as_str(), d)?)));
+    Ok(Drift {
+        examples: found[0].len() as u64,
+        distances: quantiles.collect::<Result<_>>()?,
+        same_top1: (head != Head::Regression).then(|| same as f64 / positions.max(1) as f64),
+        ..Drift::default()
+    })
+}

@@ -1,0 +1,481 @@
+//! The loop of every run: training, functionally invariant paths and their baselines are one loop with
+//! different recipes (METHOD, algorithm 2), one checkpoint format and one way to resume.
+use super::checkpoint::{Checkpoint, State};
+use super::evaluate::{Evaluation, evaluate, mean_distance};
+use super::plan::Plan;
+use super::recipe::{Anchor, Method, PullKind, Recipe};
+use super::runner::{Losses, Runner};
+use super::teacher::Teacher;
+use crate::data::{Batch, Batches, Cursor, Dataset};
+use crate::engine::{Census, Criterion, Engine, Mask, Pattern, Pull, Score, Selected, Update, Updated, Vector};
+use crate::models::{Head, Network};
+use crate::ops::Distance;
+use crate::params::Role;
+use crate::report::{self, Event, Recorder};
+use crate::{Error, Result};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What a run starts from. `weights` stand in the engine's layout.
+pub struct Job<'a> {
+    pub network: Network,
+    pub weights: &'a [f32],
+    pub train: &'a dyn Dataset,
+    /// Held-out data and what its split is called.
+    pub held_out: Option<(&'a dyn Dataset, String)>,
+    pub recipe: Recipe,
+    /// Where checkpoints go; none are written without it.
+    pub checkpoints: Option<PathBuf>,
+    /// SHA-256 of the model: a checkpoint of another one is refused.
+    pub model: String,
+}
+
+/// What a run ended with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// In the engine's layout.
+    pub weights: Vec<f32>,
+    pub steps: u64,
+    /// Zeros over the prunable weights, and over the whole model, in 0..1.
+    pub sparsity: f64,
+    pub sparsity_model: f64,
+    /// On the held-out data.
+    pub dense: Option<Evaluation>,
+    pub last: Option<Evaluation>,
+}
+
+/// Drives a [`Job`] on an engine.
+pub struct Run<'a> {
+    job: &'a Job<'a>,
+    plan: Plan,
+    runner: Runner,
+    state: State,
+    w: Vector,
+    g: Vector,
+    m: Vector,
+    v: Option<Vector>,
+    /// w_t, and room for w_p where a projection is looked at.
+    dense: Vector,
+    projected: Option<Vector>,
+    mask: Option<Mask>,
+    teacher: Option<Teacher>,
+    batches: Batches<'a>,
+    census: Option<Census>,
+    resumed: bool,
+}
+
+impl<'a> Run<'a> {
+    /// Start, or go on from the newest checkpoint.
+    ///
+    /// # Errors
+    /// A recipe that makes no sense or does not fit the network; a checkpoint of another run; what engine and data say.
+    pub fn new(job: &'a Job<'a>, mut engine: Box<dyn Engine>) -> Result<Self> {
+        let r = &job.recipe;
+        r.check()?;
+        if job.network.head == Head::Regression && r.objective.distance > 0.0 && r.objective.odist != Distance::Euclidean {
+            let what = format!("{} compares classes, and this network gives one number", r.objective.odist);
+            return Err(Error::usage("--odist", what, "use --odist euclidean"));
+        }
+        let prunes = r.method != Method::Train;
+        if prunes && engine.layout().count(Role::Prunable) == 0 {
+            return Err(Error::usage("--include, --exclude", "no parameter is left to prune", "see `--dry-run` for the roles"));
+        }
+        let (w, g, m, dense) = (engine.zeros()?, engine.zeros()?, engine.zeros()?, engine.zeros()?);
+        let v = if r.optimization.rule().second_moments() { Some(engine.zeros()?) } else { None };
+        engine.write(w, 0, job.weights)?;
+        engine.write(dense, 0, job.weights)?;
+        let mask = if prunes { Some(engine.mask()?) } else { None };
+
+        let data = job.train.fingerprint();
+        let mut state = State { model: job.model.clone(), data, ..State::default() };
+        let token_head = job.network.head == Head::MaskedLm;
+        // What a masked language model reads is masked anew every epoch, so its logits cannot be kept.
+        let keeps = r.objective.distance > 0.0 && r.objective.anchor == Anchor::Dense && r.objective.cache_teacher && !token_head;
+        let outputs = job.network.head.outputs();
+        let mut teacher = keeps.then(|| Teacher::new(job.train.len(), outputs));
+        let stored = match &job.checkpoints {
+            Some(dir) => Checkpoint::newest(dir, engine.layout().len(), outputs)?,
+            None => None,
+        };
+        let resumed = stored.is_some();
+        if let Some(c) = stored {
+            if (&c.state.model, &c.state.data) != (&state.model, &state.data) {
+                let place = job.checkpoints.as_deref().map(|d| d.display().to_string()).unwrap_or_default();
+                return Err(Error::model(place, "these checkpoints are of another model or other data", "resume with the files the run started with, or choose another --out"));
+            }
+            engine.write(w, 0, &c.w)?;
+            engine.write(m, 0, &c.m)?;
+            if let Some(v) = v {
+                engine.write(v, 0, &c.v)?;
+            }
+            if let Some(mask) = mask {
+                engine.write_mask(mask, &c.mask)?;
+            }
+            if teacher.is_some() {
+                teacher = Some(c.teacher);
+            }
+            state = c.state;
+        }
+        let batches = Batches::shuffled(job.train, r.budget.batch, r.budget.seed, state.cursor)?;
+        let runner = Runner::new(engine, job.network.clone(), r.objective.clone());
+        let plan = Plan::new(r, job.train.len());
+        Ok(Self { job, plan, runner, state, w, g, m, v, dense, projected: None, mask, teacher, batches, census: None, resumed })
+    }
+
+    pub fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Whether this run goes on from a checkpoint.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    pub fn runner(&mut self) -> &mut Runner {
+        &mut self.runner
+    }
+
+    /// Run to the end. Every event goes to `recorder` and to `observe`.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after `stop` was set and the state was saved; [`Error::NotFinite`] for a run that
+    /// diverged; what data, engine and disk say.
+    pub fn drive(mut self, recorder: &mut Recorder, observe: &mut dyn FnMut(&Event), stop: &AtomicBool) -> Result<Outcome> {
+        let mut tell = |event: Event| {
+            observe(&event);
+            recorder.write(event)
+        };
+        let dense = self.evaluate(self.dense)?;
+        if let (Some(e), false) = (&dense, self.resumed) {
+            tell(self.eval_event(e, report::Network::Dense, dense.as_ref(), 0.0).into())?;
+        }
+        let (every, save_every) = (self.job.recipe.budget.evaluate_every, self.job.recipe.budget.checkpoint_every);
+        while self.state.step < self.steps() {
+            if stop.load(Ordering::Relaxed) {
+                self.save()?;
+                return Err(Error::Interrupted(format!("{} of {} steps are saved", self.state.step, self.steps())));
+            }
+            tell(self.advance()?.into())?;
+            let last = self.state.step == self.steps();
+            if every > 0 && self.state.step.is_multiple_of(every) && !last {
+                let (w, network) = self.looked_at()?;
+                if let Some(e) = self.evaluate(w)? {
+                    let sparsity = self.state.sparsity;
+                    tell(self.eval_event(&e, network, dense.as_ref(), sparsity).into())?;
+                }
+            }
+            if save_every > 0 && self.state.step.is_multiple_of(save_every) && !last {
+                self.save()?;
+            }
+        }
+        if self.mask.is_some() && self.state.projected_at.is_none() {
+            self.project()?;
+        }
+        self.save()?;
+        let last = self.evaluate(self.w)?;
+        let outcome = self.outcome(dense, last)?;
+        if let Some(e) = &outcome.last {
+            tell(self.eval_event(e, report::Network::Final, outcome.dense.as_ref(), outcome.sparsity).into())?;
+        }
+        Ok(outcome)
+    }
+
+    /// Steps this run takes in all: fewer than planned where the stop rule ended the path early.
+    fn steps(&self) -> u64 {
+        self.plan.steps - self.state.ended_at.map_or(0, |t| self.plan.path - t)
+    }
+
+    fn path_end(&self) -> u64 {
+        self.state.ended_at.unwrap_or(self.plan.path)
+    }
+
+    /// One optimizer step, with the projection or the choice of a new target before it where it is due.
+    fn advance(&mut self) -> Result<report::Step> {
+        let clock = Instant::now();
+        let recipe = &self.job.recipe;
+        let (t, pruning) = (self.state.step, self.mask.is_some());
+        let finishing = pruning && t >= self.path_end();
+        if finishing && self.state.projected_at.is_none() {
+            self.project()?;
+        } else if pruning && !finishing && t.is_multiple_of(recipe.path.refresh) {
+            self.refresh(t)?;
+        }
+        let (losses, examples) = self.gradient()?;
+
+        let o = &recipe.optimization;
+        let trained = 0..self.runner.engine.layout().range(Role::Frozen).start;
+        let mean = 1.0 / o.accumulation as f64;
+        let norm = self.runner.engine.dot(self.g, self.g, trained)?.sqrt() * mean;
+        let clip = if o.clip > 0.0 && norm > o.clip { o.clip / norm } else { 1.0 };
+        // A path that ended early leaves the schedule's end where it was.
+        let skipped = if finishing { self.plan.path - self.path_end() } else { 0 };
+        let rate = o.learning_rate * o.decay.factor(t + skipped, self.plan.steps, self.plan.warmup);
+        let due = !finishing && pruning && (t + 1).is_multiple_of(recipe.path.refresh);
+        let update = Update {
+            optimizer: o.rule(),
+            step: t + 1,
+            learning_rate: rate as f32,
+            gradient_scale: (clip * mean) as f32,
+            w: self.w,
+            g: self.g,
+            m: self.m,
+            v: self.v,
+            mask: self.mask,
+            pull: self.pull(finishing),
+            census: due.then(|| self.bracket()).flatten(),
+        };
+        let done = self.runner.engine.update(&update)?;
+        self.check(&done)?;
+        self.census = done.census;
+        self.state.pruned_squares = done.pruned_squares.to_bits();
+        self.state.squares = done.prunable_squares.to_bits();
+        self.state.step += 1;
+        self.state.cursor = self.batches.cursor();
+
+        let pull = done.pruned_squares.sqrt();
+        let relative = pull / done.prunable_squares.sqrt().max(f64::MIN_POSITIVE);
+        let full = self.state.sparsity == recipe.path.sparsity && recipe.path.tolerance > 0.0;
+        if pruning && !finishing && recipe.method == Method::Fip && full && relative < recipe.path.tolerance {
+            self.state.ended_at = Some(self.state.step);
+        }
+        let weighed = |value: Option<f64>, weight: f64| value.map(|v| v / weight);
+        let batches = self.batches.count().max(1) as f64;
+        Ok(report::Step {
+            step: self.state.step,
+            steps: self.steps(),
+            epoch: self.state.cursor.epoch as f64 + self.state.cursor.batch as f64 / batches,
+            loss: losses.loss,
+            distance: weighed(losses.distance, recipe.objective.distance),
+            cross_entropy: weighed(losses.labels, recipe.objective.labels),
+            pull: pruning.then_some(pull),
+            pull_relative: pruning.then_some(relative),
+            sparsity_target: pruning.then_some(self.state.sparsity),
+            learning_rate: rate,
+            gradient_norm: norm,
+            milliseconds: clock.elapsed().as_secs_f64() * 1e3,
+            examples,
+        })
+    }
+
+    /// The gradient of the objective over the step's batches, and how many examples they had.
+    fn gradient(&mut self) -> Result<(Losses, u64)> {
+        let accumulation = self.job.recipe.optimization.accumulation;
+        let (mut sum, mut examples) = (Losses::default(), 0);
+        for part in 0..accumulation {
+            let batch = self.next_batch()?;
+            let teacher = self.anchor(&batch)?;
+            let losses = self.runner.gradient(self.w, self.g, &batch, teacher, part > 0)?;
+            let mean = |a: Option<f64>, b: Option<f64>| b.map(|b| a.unwrap_or(0.0) + b / accumulation as f64);
+            sum.loss += losses.loss / accumulation as f64;
+            sum.distance = mean(sum.distance, losses.distance);
+            sum.labels = mean(sum.labels, losses.labels);
+            examples += batch.examples.len() as u64;
+        }
+        Ok((sum, examples))
+    }
+
+    fn next_batch(&mut self) -> Result<Batch> {
+        if let Some(batch) = self.batches.next() {
+            return Ok(batch);
+        }
+        let budget = &self.job.recipe.budget;
+        let next = Cursor { epoch: self.batches.cursor().epoch, batch: 0 };
+        self.batches = Batches::shuffled(self.job.train, budget.batch, budget.seed, next)?;
+        self.batches.next().ok_or_else(|| Error::data("training data", "no examples", "give a data set with at least one"))
+    }
+
+    /// The logits that the outputs are held to, if the objective has a distance.
+    fn anchor(&mut self, batch: &Batch) -> Result<Option<Vec<f32>>> {
+        let objective = &self.job.recipe.objective;
+        if objective.distance == 0.0 {
+            return Ok(None);
+        }
+        if objective.anchor == Anchor::Projected && self.mask.is_some() && self.state.projected_at.is_none() {
+            let at = self.projection()?;
+            return self.runner.logits(at, batch).map(Some);
+        }
+        if let Some(known) = self.teacher.as_ref().and_then(|t| t.get(batch)) {
+            return Ok(Some(known));
+        }
+        let z = self.runner.logits(self.dense, batch)?;
+        Ok(Some(match &mut self.teacher {
+            None => z,
+            Some(teacher) => {
+                teacher.put(batch, &z);
+                teacher.get(batch).unwrap_or(z)
+            }
+        }))
+    }
+
+    /// w_p at the present mask.
+    fn projection(&mut self) -> Result<Vector> {
+        let at = match self.projected {
+            Some(at) => at,
+            None => *self.projected.insert(self.runner.engine.zeros()?),
+        };
+        self.runner.engine.copy(self.w, at)?;
+        if let Some(mask) = self.mask {
+            self.runner.engine.project(at, mask)?;
+        }
+        Ok(at)
+    }
+
+    fn criterion(&self, sparsity: f64) -> Criterion {
+        let recipe = &self.job.recipe;
+        let score = match recipe.method {
+            Method::Random => Score::Random { seed: recipe.budget.seed },
+            _ => Score::Magnitude,
+        };
+        Criterion { pattern: recipe.path.scope, score, sparsity }
+    }
+
+    fn select(&mut self, sparsity: f64) -> Result<Option<Selected>> {
+        let Some(mask) = self.mask else { return Ok(None) };
+        let (how, census) = (self.criterion(sparsity), self.census.take());
+        let found = self.runner.engine.select(self.w, &how, census, mask)?;
+        self.state.sparsity = sparsity;
+        self.state.threshold = found.threshold.to_bits();
+        self.state.pruned_squares = found.pruned_squares.to_bits();
+        self.state.squares = found.squares.to_bits();
+        Ok(Some(found))
+    }
+
+    /// Choose anew what is drawn to zero.
+    fn refresh(&mut self, t: u64) -> Result<()> {
+        let path = &self.job.recipe.path;
+        let sparsity = path.sparsity * path.ramp.share(t, self.plan.ramp);
+        self.select(sparsity)?;
+        if self.job.recipe.method == Method::Gradual {
+            self.zero()?;
+        }
+        Ok(())
+    }
+
+    fn zero(&mut self) -> Result<()> {
+        let Some(mask) = self.mask else { return Ok(()) };
+        self.state.pruned_squares = 0.0f64.to_bits();
+        self.runner.engine.project(self.w, mask)
+    }
+
+    /// The final projection: exactly k zeros from here on.
+    fn project(&mut self) -> Result<()> {
+        self.select(self.job.recipe.path.sparsity)?;
+        self.zero()?;
+        self.state.projected_at = Some(self.state.step);
+        Ok(())
+    }
+
+    fn pull(&self, finishing: bool) -> Pull {
+        let recipe = &self.job.recipe;
+        if self.mask.is_none() {
+            return Pull::None;
+        }
+        if finishing || recipe.method != Method::Fip {
+            return Pull::Hold;
+        }
+        let lambda = recipe.path.lambda as f32;
+        match recipe.path.pull {
+            PullKind::L2Sq => Pull::Gradient { coefficient: lambda },
+            PullKind::L2 => {
+                let norm = f64::from_bits(self.state.pruned_squares).sqrt() as f32;
+                Pull::Gradient { coefficient: if norm > 0.0 { lambda / norm } else { 0.0 } }
+            }
+            PullKind::Prox => Pull::Shrink { by: lambda * f32::from_bits(self.state.threshold) / recipe.path.refresh as f32 },
+        }
+    }
+
+    /// Where the next threshold will most likely lie: within 1 % of the last.
+    fn bracket(&self) -> Option<(u32, u32)> {
+        let threshold = f32::from_bits(self.state.threshold);
+        let exact = self.job.recipe.path.scope == Pattern::Global && self.job.recipe.method == Method::Fip;
+        (exact && threshold > 0.0).then(|| ((threshold * 0.99).to_bits(), (threshold * 1.01).to_bits()))
+    }
+
+    fn check(&self, done: &Updated) -> Result<()> {
+        if done.squares.is_finite() {
+            return Ok(());
+        }
+        let step = self.state.step + 1;
+        Err(Error::not_finite(format!("step {step}"), "a weight", "lower --learning-rate, or set --clip 1; the last checkpoint is whole"))
+    }
+
+    fn evaluate(&mut self, w: Vector) -> Result<Option<Evaluation>> {
+        let batch = self.job.recipe.budget.batch.max(32);
+        self.job.held_out.as_ref().map(|(data, _)| evaluate(&mut self.runner, w, *data, batch)).transpose()
+    }
+
+    /// What is evaluated on the way: the projected network wherever there is a mask.
+    fn looked_at(&mut self) -> Result<(Vector, report::Network)> {
+        match self.mask {
+            Some(_) => Ok((self.projection()?, report::Network::Projected)),
+            None => Ok((self.w, report::Network::Unprojected)),
+        }
+    }
+
+    fn eval_event(&self, e: &Evaluation, network: report::Network, dense: Option<&Evaluation>, sparsity: f64) -> report::Eval {
+        let outputs = self.job.network.head.outputs();
+        let teacher = dense.filter(|d| outputs > 0 && d.logits.len() == e.logits.len() && !e.logits.is_empty());
+        let kind = self.job.recipe.objective.odist;
+        report::Eval {
+            step: if network == report::Network::Dense { 0 } else { self.state.step },
+            split: self.job.held_out.as_ref().map(|h| h.1.clone()).unwrap_or_default(),
+            network,
+            metrics: e.metrics.clone(),
+            distance: teacher.map(|d| mean_distance(kind, &e.logits, &d.logits, outputs)),
+            sparsity,
+        }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let Some(dir) = &self.job.checkpoints else { return Ok(()) };
+        let engine = &self.runner.engine;
+        let read = |v: Option<Vector>| {
+            let mut data = vec![0.0; engine.layout().len()];
+            v.map_or(Ok(()), |v| engine.read(v, 0, &mut data))?;
+            Ok::<_, Error>(data)
+        };
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            w: read(Some(self.w))?,
+            m: read(Some(self.m))?,
+            v: read(self.v)?,
+            mask: self.mask.map_or(Ok(Vec::new()), |m| engine.read_mask(m))?,
+            teacher: self.teacher.clone().unwrap_or_default(),
+        };
+        checkpoint.write(dir).map(drop)
+    }
+
+    /// Read the weights back and count their zeros, so that what is reported is what is stored.
+    fn outcome(&self, dense: Option<Evaluation>, last: Option<Evaluation>) -> Result<Outcome> {
+        let engine = &self.runner.engine;
+        let layout = engine.layout();
+        let mut weights = vec![0.0; layout.len()];
+        engine.read(self.w, 0, &mut weights)?;
+        let zeros = |prunable: bool| -> usize {
+            let spans = layout.spans().iter().filter(|s| !prunable || s.role == Role::Prunable);
+            spans.map(|s| weights[s.range()].iter().filter(|&&x| x == 0.0).count()).sum()
+        };
+        let (pruned, all) = (zeros(true), zeros(false));
+        if let Some(mask) = self.mask {
+            let wanted: usize = engine.read_mask(mask)?.iter().map(|w| w.count_ones() as usize).sum();
+            if pruned < wanted {
+                return Err(Error::TargetNotMet(format!("wanted {wanted} zeros after the final projection, found {pruned}")));
+            }
+        }
+        let share = |n: usize, of: usize| n as f64 / of.max(1) as f64;
+        Ok(Outcome {
+            sparsity: share(pruned, layout.count(Role::Prunable)),
+            sparsity_model: share(all, layout.parameters()),
+            weights,
+            steps: self.state.step,
+            dense,
+            last,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! A network on an engine: programs are compiled once a batch shape and kept.
+use super::objective::{self, Inputs};
+use super::recipe::Objective;
+use crate::data::{Batch, Targets, Values};
+use crate::engine::{Bindings, Engine, Loaded, Vector};
+use crate::graph::{Mode, Program, Wrt};
+use crate::models::{Head, Network};
+use crate::params::Role;
+use crate::{Error, Result};
+use std::collections::HashMap;
+
+/// What one batch's objective came to, each part already times its weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Losses {
+    pub loss: f64,
+    pub distance: Option<f64>,
+    pub labels: Option<f64>,
+}
+
+pub struct Runner {
+    pub engine: Box<dyn Engine>,
+    pub network: Network,
+    pub objective: Objective,
+    forward: HashMap<(usize, usize), Loaded>,
+    reverse: HashMap<(usize, usize), Loaded>,
+}
+
+/// (rows, tokens) of a batch; images count as one token.
+fn shape(batch: &Batch) -> (usize, usize) {
+    let tokens = batch.inputs.iter().find(|i| i.name == "input_ids").and_then(|i| i.shape.get(1));
+    (batch.rows, tokens.copied().unwrap_or(1))
+}
+
+impl Runner {
+    /// `engine` holds vectors in a layout of `network`'s parameters.
+    pub fn new(engine: Box<dyn Engine>, network: Network, objective: Objective) -> Self {
+        Self { engine, network, objective, forward: HashMap::new(), reverse: HashMap::new() }
+    }
+
+    /// Logits [rows, outputs], or [rows, tokens, vocabulary], at weights `w`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an index that the network has no row for; [`Error::Graph`] for a batch too long.
+    pub fn logits(&mut self, w: Vector, batch: &Batch) -> Result<Vec<f32>> {
+        self.check(batch)?;
+        let (rows, seq) = shape(batch);
+        let program = match self.forward.get(&(rows, seq)) {
+            Some(&program) => program,
+            None => {
+                let graph = self.network.graph(rows, seq)?;
+                let program = self.engine.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?)?;
+                self.forward.insert((rows, seq), program);
+                program
+            }
+        };
+        self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()))?;
+        self.engine.fetch(program, "logits")
+    }
+
+    /// g (+)= the gradient of the objective at `w`, against the anchor's logits where the objective has a distance.
+    ///
+    /// # Errors
+    /// As [`Runner::logits`], and [`Error::NotFinite`] for a loss that is no number.
+    pub fn gradient(&mut self, w: Vector, g: Vector, batch: &Batch, teacher: Option<Vec<f32>>, add: bool) -> Result<Losses> {
+        self.check(batch)?;
+        let (rows, seq) = shape(batch);
+        let program = match self.reverse.get(&(rows, seq)) {
+            Some(&program) => program,
+            None => {
+                let graph = objective::graph(&self.network, &self.objective, rows, seq)?;
+                let frozen = self.engine.layout().with_role(Role::Frozen).map(|s| s.name.clone()).collect();
+                let wrt = Wrt { frozen, ..Wrt::params() };
+                let program = self.engine.load(Program::compile(&graph, Mode::Reverse, &wrt, "loss")?)?;
+                self.reverse.insert((rows, seq), program);
+                program
+            }
+        };
+        let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
+        let inputs = inputs.bind();
+        let with = Bindings { cotangents: Some(g), accumulate: add, ..Bindings::new(w, &inputs) };
+        self.engine.run(program, &with)?;
+        let number = |name: &str| Ok::<_, Error>(self.engine.fetch(program, name)?.first().copied().map(f64::from));
+        let losses = Losses {
+            loss: number("loss")?.unwrap_or(f64::NAN),
+            distance: if self.objective.distance > 0.0 { number("distance")? } else { None },
+            labels: if self.objective.labels > 0.0 { number("labels")? } else { None },
+        };
+        if losses.loss.is_finite() {
+            return Ok(losses);
+        }
+        Err(Error::not_finite("objective", format!("the loss {}", losses.loss), "lower --learning-rate, or set --clip 1"))
+    }
+
+    /// Every index must have its row: a wrong one would be a wrong number or a crash further down.
+    fn check(&self, batch: &Batch) -> Result<()> {
+        let outside = |place: &str, values: &[i32], limit: usize| match values.iter().find(|&&v| v < 0 || v as usize >= limit) {
+            None => Ok(()),
+            Some(v) => Err(Error::data(
+                place,
+                format!("wanted indices in 0..{limit}, got {v}"),
+                "check that tokenizer, data and model belong together",
+            )),
+        };
+        for (name, limit) in self.network.index_limits() {
+            let values = batch.inputs.iter().find(|i| i.name == name).map(|i| &i.values);
+            if let Some(Values::Index(values)) = values {
+                outside(name, values, limit)?;
+            }
+        }
+        match (&batch.targets, self.network.head) {
+            (Targets::Classes(y), Head::Classification { labels }) => outside("labels", y, labels),
+            _ => Ok(()),
+        }
+    }
+}
