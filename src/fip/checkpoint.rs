@@ -6,7 +6,7 @@ use crate::params::save::{self, Data, Tensor};
 use crate::params::weights::{Dtype, TensorInfo, Weights};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ impl Checkpoint {
             tensor("mask", Dtype::U32, self.mask.len(), Data::Raw(bytemuck::cast_slice(&self.mask))),
             tensor("teacher.known", Dtype::U8, known.len(), Data::Raw(&known)),
         ];
-        save::write_file(&folder.path().join(VECTORS), &tensors, &HashMap::new())?;
+        save::write_file(&folder.path().join(VECTORS), &tensors, &BTreeMap::new())?;
         folder.write(STATE, |w| serde_json::to_writer_pretty(w, &self.state).map_err(Into::into))?;
         // Kept by name in the folder, so that `Folder` knows it for one of ours when it replaces it.
         folder.write("config.json", |w| serde_json::to_writer(w, &serde_json::json!({"fipk": "checkpoint"})).map_err(Into::into))?;
@@ -115,7 +115,7 @@ impl Checkpoint {
             w: real("w")?,
             m: real("m")?,
             v: real("v")?,
-            mask: bytemuck::pod_collect_to_vec(raw("mask")?),
+            mask: raw("mask")?.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             teacher: Teacher { outputs, logits: real("teacher.logits")?, known },
         };
         let fits = [&found.w, &found.m, &found.v].iter().all(|x| x.len() == length);

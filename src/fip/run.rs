@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             self.state.ended_at = Some(self.state.step);
         }
         let weighed = |value: Option<f64>, weight: f64| value.map(|v| v / weight);
-        let batches = self.batches.count().max(1) as f64;
+        let batches = Batches::count(&self.batches).max(1) as f64;
         Ok(report::Step {
             step: self.state.step,
             steps: self.steps(),

@@ -1,7 +1,9 @@
 //! The builder. Its calls do not fail one by one: the first error is kept, with its place in the network,
 //! and [`build`] returns it, so that a model reads as the network and not as its error handling.
 use super::{Graph, Kind, Param, Source, Tensor, Value};
-use crate::ops::{Activation, Add, Linear, Op};
+use crate::ops::{
+    Activation, Add, AddPosition, CrossEntropy, Distance, Embedding, Linear, Op, SelectToken, SquaredError,
+};
 use crate::tensor::{Element, Shape};
 use crate::{Error, Result};
 use std::cell::RefCell;
@@ -157,5 +159,44 @@ impl Scope<'_> {
 
     pub fn activation(&self, f: Activation, x: Value) -> Value {
         self.apply(f, &[x])
+    }
+
+    /// `name.weight` [vocab, hidden] and its rows by ids [..]: [.., hidden].
+    pub fn embedding(&self, name: &str, ids: Value, vocab: usize, hidden: usize) -> Value {
+        let s = self.at(name);
+        let table = s.param("weight", &[vocab, hidden], Kind::Embedding);
+        s.lookup(ids, table)
+    }
+
+    /// Rows of a table [V, H] by ids [..]: [.., H].
+    pub fn lookup(&self, ids: Value, table: Value) -> Value {
+        self.apply(Embedding, &[ids, table])
+    }
+
+    /// x [B, S, H] plus the first S rows of `name.weight` [positions, H].
+    pub fn add_position(&self, name: &str, x: Value, positions: usize) -> Value {
+        let s = self.at(name);
+        let table = s.param("weight", &[positions, self.dim(x, -1)], Kind::Embedding);
+        s.apply(AddPosition, &[x, table])
+    }
+
+    /// Token `index` of each sequence: [B, S, H] to [B, H].
+    pub fn select_token(&self, x: Value, index: usize) -> Value {
+        self.apply(SelectToken { index }, &[x])
+    }
+
+    /// Σ_r w_r times row r's cross-entropy, of logits [.., C], labels [..] and constant weights [..]: [1].
+    pub fn cross_entropy(&self, logits: Value, labels: Value, weights: Value) -> Value {
+        self.apply(CrossEntropy, &[logits, labels, weights])
+    }
+
+    /// Σ_r w_r times row r's mean squared error, of two [.., C] and constant weights [..]: [1].
+    pub fn squared_error(&self, prediction: Value, target: Value, weights: Value) -> Value {
+        self.apply(SquaredError, &[prediction, target, weights])
+    }
+
+    /// Σ_r w_r times row r's distance, of two [.., C] and constant weights [..]: [1].
+    pub fn distance(&self, kind: Distance, student: Value, teacher: Value, weights: Value) -> Value {
+        self.apply(kind, &[student, teacher, weights])
     }
 }

@@ -8,12 +8,25 @@ use std::fmt::Debug;
 
 mod activation;
 mod add;
+pub mod cross_entropy;
+pub mod distance;
+pub mod embedding;
 pub mod gemm;
 mod linear;
 pub mod math;
+mod position;
+mod row_loss;
+mod select_token;
+mod squared_error;
 pub use activation::Activation;
 pub use add::Add;
+pub use cross_entropy::CrossEntropy;
+pub use distance::Distance;
+pub use embedding::Embedding;
 pub use linear::Linear;
+pub use position::AddPosition;
+pub use select_token::SelectToken;
+pub use squared_error::SquaredError;
 
 /// Which part of an op a call runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +116,7 @@ pub trait Op: Debug + Send + Sync {
     fn jvp(&self, x: &[View], y: &[f32], saved: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]);
 
     /// gx_i (+)= (dy/dx_i)ᵀ gy; `None` is a cotangent nobody asked for. Views of inputs (and `y`) that
-    /// [`Op::reverse_reads`] does not name are empty.
+    /// [`Op::reverse_reads`] does not name have no data; their shapes stay.
     fn vjp(&self, x: &[View], y: &[f32], saved: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]);
 }
 

@@ -1,0 +1,68 @@
+//! y[b] = x[b, index]: one token of each sequence, x [B, S, H] -> [B, H].
+use super::{Cost, Cotangent, Op, Pass, Reads};
+use crate::dual::Dual;
+use crate::tensor::{Shape, View};
+use rayon::prelude::*;
+
+/// The token that stands for its sequence (0: BERT's `[CLS]`).
+#[derive(Debug)]
+pub struct SelectToken {
+    pub index: usize,
+}
+
+impl SelectToken {
+    /// y[b] = x[b, index], for x of this shape.
+    fn select<T: Copy>(&self, x: &[T], shape: &[usize], y: &mut [T]) {
+        let (s, h) = (shape[1], shape[2]);
+        for (x, y) in x.chunks(s * h).zip(y.chunks_mut(h)) {
+            y.copy_from_slice(&x[self.index * h..][..h]);
+        }
+    }
+}
+
+impl Op for SelectToken {
+    fn name(&self) -> &'static str {
+        "select_token"
+    }
+    fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
+        match *x {
+            [&[b, s, h]] if self.index < s => Ok(vec![b, h]),
+            [&[_, s, _]] => Err(format!("token {} of a sequence of {s}", self.index)),
+            _ => Err(format!("wants x [B, S, H]; got {x:?}")),
+        }
+    }
+    fn reverse_reads(&self) -> Reads {
+        Reads::NOTHING
+    }
+    /// A vjp that sets also clears the other tokens.
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let y = (x[0][0] * x[0][2]) as u64;
+        match pass {
+            Pass::Forward | Pass::Jvp => Cost { flops: 0, bytes: 8 * y },
+            Pass::Vjp => Cost { flops: 0, bytes: 4 * y * (1 + x[0][1] as u64) },
+        }
+    }
+    fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
+        self.select(x[0].data, x[0].shape, y);
+    }
+    fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
+        self.select(x[0].data, x[0].shape, y);
+    }
+    fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
+        match dx[0] {
+            Some(dx) => self.select(dx, x[0].shape, dy),
+            None => dy.fill(0.0),
+        }
+    }
+    fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
+        let (s, h) = (x[0].shape[1], x[0].shape[2]);
+        let Some(g) = &mut gx[0] else { return };
+        let add = g.add;
+        g.data.par_chunks_mut(s * h).zip(gy.par_chunks(h)).for_each(|(g, gy)| {
+            if !add {
+                g.fill(0.0);
+            }
+            g[self.index * h..].iter_mut().zip(gy).for_each(|(g, v)| *g += v);
+        });
+    }
+}
