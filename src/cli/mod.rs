@@ -6,6 +6,7 @@ mod completions;
 mod doctor;
 mod drift;
 mod eval;
+mod files;
 mod flags;
 mod forward;
 mod globals;
@@ -17,15 +18,16 @@ mod quickstart;
 mod report;
 mod require;
 mod resume;
-mod run;
+mod runs;
 mod settings;
+mod setup;
 mod sparsify;
 mod stop;
 mod tensors;
 mod train;
 mod vjp;
 
-use globals::{Context, Globals};
+use globals::Globals;
 
 /// Move a trained network through weight space while its outputs stay put
 ///
