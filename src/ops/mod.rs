@@ -102,6 +102,15 @@ pub trait Op: Debug + Send + Sync {
         Element::Real
     }
 
+    /// Whether the indices among the inputs that come from outside are in range: a pass has no way to fail. Engines
+    /// call it when inputs are bound; views of what is not there yet have no data.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] naming the first index that has no row, and its position.
+    fn check(&self, _x: &[View]) -> crate::Result<()> {
+        Ok(())
+    }
+
     /// How many floats the forward pass leaves for the other two.
     fn saved(&self, _x: &[&[usize]]) -> usize {
         0
