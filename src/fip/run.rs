@@ -1,7 +1,7 @@
 //! The loop of every run: training, functionally invariant paths and their baselines are one loop with
 //! different recipes (METHOD, algorithm 2), one checkpoint format and one way to resume.
 use super::checkpoint::{Checkpoint, State};
-use super::evaluate::{Evaluation, evaluate, mean_distance};
+use super::evaluate::{Evaluation, drift, evaluate, mean_distance};
 use super::plan::Plan;
 use super::recipe::{Anchor, Method, PullKind, Recipe};
 use super::runner::{Losses, Runner};
@@ -13,6 +13,7 @@ use crate::ops::Distance;
 use crate::params::Role;
 use crate::report::{self, Event, Recorder};
 use crate::{Error, Result};
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -182,6 +183,11 @@ impl<'a> Run<'a> {
         let outcome = self.outcome(dense, last)?;
         if let Some(e) = &outcome.last {
             tell(self.eval_event(e, report::Network::Final, outcome.dense.as_ref(), outcome.sparsity).into())?;
+        }
+        if self.job.recipe.method != Method::Train
+            && let Some(found) = self.drift()?
+        {
+            tell(found.into())?;
         }
         Ok(outcome)
     }
@@ -408,6 +414,16 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, w: Vector) -> Result<Option<Evaluation>> {
         let batch = self.job.recipe.budget.batch.max(32);
         self.job.held_out.as_ref().map(|(data, _)| evaluate(&mut self.runner, w, *data, batch)).transpose()
+    }
+
+    /// How far the outputs on held-out data have moved.
+    fn drift(&mut self) -> Result<Option<report::Drift>> {
+        let Some((data, _)) = &self.job.held_out else { return Ok(None) };
+        let (dense, w, batch, head) = (self.dense, self.w, self.job.recipe.budget.batch.max(32), self.job.network.head);
+        let runner = RefCell::new(&mut self.runner);
+        let at = |v: Vector, batch: &Batch| runner.borrow_mut().logits(v, batch);
+        let found = drift(*data, batch, head, |b| at(dense, b), |b| at(w, b))?;
+        Ok(Some(report::Drift { a: "dense".into(), b: "final".into(), ..found }))
     }
 
     /// What is evaluated on the way: the projected network wherever there is a mask.

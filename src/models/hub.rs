@@ -67,7 +67,7 @@ fn locate_in(model: &str, cache: Option<PathBuf>) -> Result<PathBuf> {
 }
 
 /// Where `huggingface_hub` keeps models: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in `~/.cache/huggingface`.
-fn cache_dir() -> Option<PathBuf> {
+pub fn cache_dir() -> Option<PathBuf> {
     let var = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || var("HOME").or_else(|| var("USERPROFILE")).map(|h| h.join(".cache"));
     var("HF_HUB_CACHE")

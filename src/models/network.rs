@@ -6,7 +6,7 @@ use super::{bert, distilbert, mlp};
 use crate::graph::{Graph, Kind, Param, Scope, Value, build};
 use crate::params::{Layout, Span};
 use crate::rng::Rng;
-use crate::tensor::{Element, View};
+use crate::tensor::View;
 use crate::{Error, Result};
 
 /// A model's architecture with its head, from which graphs are built.
@@ -147,9 +147,4 @@ impl Network {
     pub fn tensors<'a>(&self, layout: &'a Layout, weights: &'a [f32]) -> Vec<(&'a str, View<'a>)> {
         layout.spans().iter().map(|s| (s.name.as_str(), View { data: &weights[s.range()], shape: &s.shape })).collect()
     }
-}
-
-/// Whether a graph's input holds indices, by name.
-pub fn element(graph: &Graph, name: &str) -> Option<Element> {
-    graph.inputs.iter().map(|v| graph.tensor(*v)).find(|t| t.name == name).map(|t| t.element)
 }

@@ -1,0 +1,79 @@
+//! Opening a model for a verb: folder, network, layout; reading data the way it wants it; writing it again.
+use super::settings::SaveDtype;
+use crate::data::{Preprocess, Reading};
+use crate::engine::{Engine, Host, Vector};
+use crate::models::config::{Config, RawConfig};
+use crate::models::folder::ModelFolder;
+use crate::models::{Head, Network};
+use crate::params::atomic::Folder;
+use crate::params::{Layout, Roles};
+use crate::Result;
+
+/// A stored model with its head.
+#[derive(Debug)]
+pub struct Model {
+    pub folder: ModelFolder,
+    pub network: Network,
+}
+
+impl Model {
+    /// Opens a folder, or a Hugging Face id from the local cache.
+    ///
+    /// # Errors
+    /// Of the folder, its config and its weights; [`crate::Error::Model`] for a base network without a head.
+    pub fn open(name: &str) -> Result<Self> {
+        let folder = ModelFolder::open(name)?;
+        let head = folder.head(None)?;
+        let network = Network::new(folder.config.clone(), head)?;
+        Ok(Self { folder, network })
+    }
+
+    pub fn layout(&self, roles: &Roles) -> Result<Layout> {
+        let params = self.network.params()?;
+        let roles = roles.resolve(&params)?;
+        Ok(Layout::new(&params, &roles))
+    }
+
+    /// An engine with the weights in it.
+    pub fn engine(&self, layout: Layout) -> Result<(Host, Vector)> {
+        let weights = self.network.load(&self.folder, &layout, None)?;
+        let mut engine = Host::new(layout);
+        let w = engine.zeros()?;
+        engine.write(w, 0, &weights)?;
+        Ok((engine, w))
+    }
+
+    /// How data is read for this model.
+    pub fn reading(&self, max_length: usize, seed: u64) -> Result<Reading> {
+        reading(Some(&self.folder), &self.network.config, Some(self.network.head), max_length, seed)
+    }
+
+    /// Writes the model with new weights into `out`, which is not committed yet.
+    pub fn write(&self, out: &Folder, layout: &Layout, weights: &[f32], raw: &RawConfig, dtype: SaveDtype) -> Result<()> {
+        self.folder.write(out, &self.network.tensors(layout, weights), raw, dtype.precision())
+    }
+}
+
+/// How data is read for a network; `head: None` for one that is still to be made for the data.
+pub fn reading(
+    folder: Option<&ModelFolder>,
+    config: &Config,
+    head: Option<Head>,
+    max_length: usize,
+    seed: u64,
+) -> Result<Reading> {
+    let (vocabulary, positions) = match config {
+        Config::Bert(c) => (Some(c.vocab_size), c.max_position_embeddings),
+        Config::DistilBert(c) => (Some(c.vocab_size), c.max_position_embeddings),
+        Config::Mlp(_) => (None, usize::MAX),
+    };
+    Ok(Reading {
+        tokenizer: folder.filter(|_| vocabulary.is_some()).map(|f| f.dir.clone()),
+        max_length: max_length.min(positions),
+        with_types: matches!(config, Config::Bert(_)),
+        vocabulary,
+        labels: matches!(head, Some(Head::Classification { .. })).then(|| config.task().labels.clone()),
+        preprocess: folder.map_or_else(|| Ok(Preprocess::default()), |f| Preprocess::load(&f.dir))?,
+        seed,
+    })
+}

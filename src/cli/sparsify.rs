@@ -1,0 +1,124 @@
+//! `fipk sparsify`: a network moved to a sparse subspace, by an invariant path or a baseline.
+use super::files::{DataFlags, OutFlags};
+use super::flags::{BudgetFlags, ObjectiveFlags, OptimizerFlags, PathFlags, RoleFlags};
+use super::globals::Context;
+use super::model::Model;
+use super::output::facts;
+use super::project::{missing, require_sparsity};
+use super::runs;
+use super::settings::Settings;
+use super::setup::{self, Setup, Source};
+use crate::Result;
+use crate::params::Role;
+use crate::report::Table;
+use crate::report::numbers::grouped;
+use serde_json::json;
+
+/// Make a network sparse along a path on which its outputs stay put
+///
+/// The weights walk to the nearest sparse subspace while a distance between the network's outputs and those it had at
+/// the start is held down; at the end exactly round(sparsity · n) of the prunable weights are zero, and the last part
+/// of the steps is taken inside that subspace. Needs no labels. What is written loads in `transformers` as it is.
+///
+/// Baselines through the same command: --method gradual, one-shot, random. Stopped by Ctrl-C or killed, a run goes on
+/// with `fipk resume RUN`, to the same bytes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --sparsity 0.6 --out run
+  fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --sparsity 60% --dry-run
+  fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --scope 2:4 --epochs 3 --out run24
+  fipk sparsify --model lenet --data mnist:MNIST --sparsity 0.96 --method gradual --out baseline
+  fipk sparsify --config run/config.toml --sparsity 0.7 --out run70 --require 'accuracy>=0.9'")]
+pub struct Args {
+    /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
+    #[arg(long, value_name = "DIR|ID")]
+    model: Option<String>,
+    #[command(flatten)]
+    data: DataFlags,
+    #[command(flatten)]
+    out: OutFlags,
+    /// List every parameter with its role and count, then stop
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    path: PathFlags,
+    #[command(flatten)]
+    objective: ObjectiveFlags,
+    #[command(flatten)]
+    optimizer: OptimizerFlags,
+    #[command(flatten)]
+    budget: BudgetFlags,
+    #[command(flatten)]
+    roles: RoleFlags,
+    /// Neither train nor prune what matches
+    #[arg(long, value_name = "GLOB")]
+    freeze: Vec<String>,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let settings = resolve(&args, context)?;
+    if args.dry_run {
+        return dry_run(&settings, context);
+    }
+    let mut settings = settings;
+    args.data.apply(&mut settings);
+    require_sparsity(&settings, args.path.sparsity, context)?;
+    settings.check(args.path.sparsity.is_some())?;
+    let folder = setup::claim(args.out.out.as_deref(), args.out.overwrite)?;
+    settings.absolute()?;
+    let setup = Setup::new(settings)?;
+    let out = setup::found(folder, &setup.settings)?;
+    runs::drive(&setup, &out, context.output, runs::typed()).map(drop)
+}
+
+fn resolve(args: &Args, context: &Context) -> Result<Settings> {
+    let of_file = Settings::of_file(context)?;
+    let model = args.model.clone().or(of_file.model.clone()).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
+    let source = Source::open(&Settings { model: Some(model.clone()), ..of_file })?;
+    let mut settings =
+        Settings::resolve(context, Some(&source.config), args.path.method, args.path.preset, args.budget.batch)?;
+    (settings.model, settings.arch) = (Some(model), None);
+    args.out.apply(&mut settings);
+    let mut recipe = settings.recipe();
+    args.path.apply(&mut recipe);
+    args.objective.apply(&mut recipe);
+    args.optimizer.apply(&mut recipe);
+    args.budget.apply(&mut recipe);
+    args.roles.apply(&mut recipe);
+    if !args.freeze.is_empty() {
+        recipe.roles.freeze.clone_from(&args.freeze);
+    }
+    settings.set_recipe(recipe);
+    Ok(settings)
+}
+
+/// What would be pruned, trained and left alone.
+fn dry_run(settings: &Settings, context: &Context) -> Result<()> {
+    let model = Model::open(settings.model.as_deref().unwrap_or_default())?;
+    let layout = model.layout(&settings.roles)?;
+    let role = |role: Role| match role {
+        Role::Prunable => "prunable",
+        Role::Free => "trained",
+        Role::Frozen => "frozen",
+    };
+    let rows = layout.spans().iter();
+    let rows = rows.map(|s| vec![s.name.clone(), format!("{:?}", s.shape), role(s.role).into(), grouped(s.len as u64)]);
+    let columns = ["parameter", "shape", "role", "weights"].map(String::from).to_vec();
+    let table = Table { title: String::new(), columns, rows: rows.collect() };
+    let total = |r| layout.count(r);
+    let totals = [
+        ("prunable", total(Role::Prunable)),
+        ("trained", total(Role::Free)),
+        ("frozen", total(Role::Frozen)),
+        ("all", layout.parameters()),
+    ];
+    let parameters: Vec<_> = layout
+        .spans()
+        .iter()
+        .map(|s| json!({ "name": s.name, "aliases": s.aliases, "shape": s.shape, "role": role(s.role), "weights": s.len }))
+        .collect();
+    let sums: serde_json::Map<_, _> = totals.iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
+    let words = totals.map(|(name, n)| (name, grouped(n as u64)));
+    context.output.result(&json!({ "parameters": parameters, "totals": sums }), &[table, facts("", &words)])
+}
