@@ -25,7 +25,11 @@ impl Network {
     pub fn new(config: Config, head: Head) -> Result<Self> {
         if head == Head::None {
             let what = format!("this {} has no task head, so it has no logits", config.model_type());
-            return Err(Error::model("config.json", what, "give it one with `fipk train --model .. --data .. --out DIR`"));
+            return Err(Error::model(
+                "config.json",
+                what,
+                "give it one with `fipk train --model .. --data .. --out DIR`",
+            ));
         }
         Ok(Self { config, head })
     }
@@ -69,7 +73,9 @@ impl Network {
     /// Inputs of indices, with the number of rows of the table each one chooses from.
     pub fn index_limits(&self) -> Vec<(&'static str, usize)> {
         match &self.config {
-            Config::Bert(cfg) => vec![("input_ids", cfg.vocab_size), ("token_type_ids", cfg.type_vocab_size), ("attention_mask", 2)],
+            Config::Bert(cfg) => {
+                vec![("input_ids", cfg.vocab_size), ("token_type_ids", cfg.type_vocab_size), ("attention_mask", 2)]
+            }
             Config::DistilBert(cfg) => vec![("input_ids", cfg.vocab_size), ("attention_mask", 2)],
             Config::Mlp(_) => vec![],
         }
@@ -86,7 +92,9 @@ impl Network {
             let out = &mut weights[span.range()];
             match (folder.resolve(&span.name), fresh) {
                 (Some(source), _) => folder.weights.read(&source, &span.shape, out)?,
-                (None, Some(seed)) if self.in_head(span) => self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), out),
+                (None, Some(seed)) if self.in_head(span) => {
+                    self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), out)
+                }
                 (None, _) => {
                     let there: Vec<&str> = folder.weights.names().take(3).collect();
                     return Err(Error::model(
