@@ -25,7 +25,10 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
         (None, None) => "no driver found; this build has no CUDA engine".into(),
     };
     let facts_of = [
-        ("version", format!("{} ({})", env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "debug" } else { "release" })),
+        (
+            "version",
+            format!("{} ({})", env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "debug" } else { "release" }),
+        ),
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("processor", processor().unwrap_or_else(unknown)),
         ("instructions", instructions()),
@@ -33,9 +36,12 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
         ("memory", memory().unwrap_or_else(unknown)),
         ("gpu", gpu),
         ("features", if cfg!(feature = "parquet") { "parquet" } else { "none" }.into()),
-        ("model cache", hub_cache().map_or_else(unknown, |path| {
-            format!("{}{}", path.display(), if path.is_dir() { "" } else { " (not there yet)" })
-        })),
+        (
+            "model cache",
+            hub_cache().map_or_else(unknown, |path| {
+                format!("{}{}", path.display(), if path.is_dir() { "" } else { " (not there yet)" })
+            }),
+        ),
         ("disk", disk(&cwd).unwrap_or_else(unknown)),
     ];
     let object: serde_json::Map<_, _> =
@@ -81,13 +87,19 @@ fn memory() -> Option<String> {
 
 fn driver_version() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-    text.split_whitespace().find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit())).map(String::from)
+    text.split_whitespace()
+        .find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()))
+        .map(String::from)
 }
 
 fn libcuda() -> Option<PathBuf> {
-    let usual = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/cuda/compat"];
+    let usual =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/cuda/compat"];
     let set = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    std::env::split_paths(&set).chain(usual.iter().map(PathBuf::from)).map(|d| d.join("libcuda.so.1")).find(|p| p.exists())
+    std::env::split_paths(&set)
+        .chain(usual.iter().map(PathBuf::from))
+        .map(|d| d.join("libcuda.so.1"))
+        .find(|p| p.exists())
 }
 
 /// Where Hugging Face models are looked for.

@@ -7,8 +7,8 @@ use crate::fip::evaluate::drift;
 use crate::fip::recipe::Objective;
 use crate::fip::runner::Runner;
 use crate::params::Roles;
-use crate::report::numbers::{grouped, number, percent};
 use crate::report::Table;
+use crate::report::numbers::{grouped, number, percent};
 use crate::{Error, Result};
 
 /// Compare the outputs of two models on the same data
@@ -55,8 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Ok::<_, Error>((Runner::new(Box::new(engine), model.network.clone(), Objective::default()), w))
     };
     let ((mut run_a, w_a), (mut run_b, w_b)) = (runner(&a)?, runner(&b)?);
-    let mut found =
-        drift(&*data, args.batch as usize, head, |x| run_a.logits(w_a, x), |x| run_b.logits(w_b, x))?;
+    let mut found = drift(&*data, args.batch as usize, head, |x| run_a.logits(w_a, x), |x| run_b.logits(w_b, x))?;
     (found.a, found.b) = (args.a.clone(), args.b.clone());
 
     let rows = found.distances.iter().map(|(name, q)| {

@@ -96,7 +96,11 @@ impl Globals {
             .try_init();
         if let Device::Cuda(_) = self.device {
             let hint = "use --device cpu, or auto";
-            return Err(Error::unsupported("--device", format!("{}: built without the CUDA engine, which", self.device), hint));
+            return Err(Error::unsupported(
+                "--device",
+                format!("{}: built without the CUDA engine, which", self.device),
+                hint,
+            ));
         }
         let file = self.config.as_ref().map(|path| Ok((path.clone(), read_config(path)?))).transpose()?;
         let of_file = file.as_ref().and_then(|(_, table)| table.get("threads")?.as_integer());
@@ -113,7 +117,11 @@ fn read_config(path: &std::path::Path) -> Result<toml::Table> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
-        Error::usage(format!("{}:{line}", path.display()), e.message(), "correct the line; a run's config.toml shows the form")
+        Error::usage(
+            format!("{}:{line}", path.display()),
+            e.message(),
+            "correct the line; a run's config.toml shows the form",
+        )
     })
 }
 

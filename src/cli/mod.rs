@@ -2,6 +2,7 @@
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod bench;
 mod completions;
 mod doctor;
 mod drift;
@@ -75,6 +76,7 @@ enum Verb {
     Vjp(vjp::Args),
     Report(report::Args),
     Quickstart(quickstart::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -97,6 +99,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Vjp(args) => vjp::run(&args, &context),
         Verb::Report(args) => report::run(&args, &context),
         Verb::Quickstart(args) => quickstart::run(&args, &context),
+        Verb::Bench(args) => bench::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
         Verb::Completions(args) => completions::run(&args, Cli::command()),
     }

@@ -1,5 +1,6 @@
 //! Opening a model for a verb: folder, network, layout; reading data the way it wants it; writing it again.
 use super::settings::SaveDtype;
+use crate::Result;
 use crate::data::{Preprocess, Reading};
 use crate::engine::{Engine, Host, Vector};
 use crate::models::config::{Config, RawConfig};
@@ -7,7 +8,6 @@ use crate::models::folder::ModelFolder;
 use crate::models::{Head, Network};
 use crate::params::atomic::Folder;
 use crate::params::{Layout, Roles};
-use crate::Result;
 
 /// A stored model with its head.
 #[derive(Debug)]
@@ -49,7 +49,14 @@ impl Model {
     }
 
     /// Writes the model with new weights into `out`, which is not committed yet.
-    pub fn write(&self, out: &Folder, layout: &Layout, weights: &[f32], raw: &RawConfig, dtype: SaveDtype) -> Result<()> {
+    pub fn write(
+        &self,
+        out: &Folder,
+        layout: &Layout,
+        weights: &[f32],
+        raw: &RawConfig,
+        dtype: SaveDtype,
+    ) -> Result<()> {
         self.folder.write(out, &self.network.tensors(layout, weights), raw, dtype.precision())
     }
 }

@@ -1,6 +1,6 @@
 //! Where words go: results to stdout, as tables or JSON; progress and remarks to stderr.
-use crate::report::tables::{self, Screen};
 use crate::report::Table;
+use crate::report::tables::{self, Screen};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
@@ -20,7 +20,8 @@ impl Output {
     /// Prints the result: `object` under `--json`, else the tables one after the other.
     pub fn result(&self, object: &impl Serialize, tables: &[Table]) -> Result<()> {
         if self.json {
-            let text = serde_json::to_string(object).map_err(|e| Error::data("--json", e.to_string(), "leave --json out"))?;
+            let text =
+                serde_json::to_string(object).map_err(|e| Error::data("--json", e.to_string(), "leave --json out"))?;
             return print(&text);
         }
         let screen = Screen::stdout();

@@ -8,8 +8,8 @@ use crate::engine::{Criterion, Engine, Pattern, Score, Selected};
 use crate::fip::recipe::Method;
 use crate::params::atomic::Folder;
 use crate::params::{Layout, Role};
-use crate::report::numbers::{grouped, number, percent};
 use crate::report::Table;
+use crate::report::numbers::{grouped, number, percent};
 use crate::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -59,12 +59,17 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     settings.set_recipe(recipe);
     require_sparsity(&settings, args.sparsity, context)?;
     settings.check(args.sparsity.is_some())?;
-    let name = args.model.or(settings.model.clone()).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
+    let name =
+        args.model.or(settings.model.clone()).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
 
     let model = Model::open(&name)?;
     let layout = model.layout(&settings.roles)?;
     if layout.count(Role::Prunable) == 0 {
-        return Err(Error::usage("--include, --exclude", "no parameter is left to prune", "see `fipk sparsify .. --dry-run`"));
+        return Err(Error::usage(
+            "--include, --exclude",
+            "no parameter is left to prune",
+            "see `fipk sparsify .. --dry-run`",
+        ));
     }
     let out = Folder::create(&args.out, args.overwrite)?;
     let (mut engine, w) = model.engine(layout)?;
@@ -94,12 +99,29 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         "threshold": found.threshold,
         "relative_change": relative(&found),
     });
-    let summary = facts("", &[
-        ("pruned", format!("{} of {} prunable weights", grouped(found.pruned as u64), grouped(layout.count(Role::Prunable) as u64))),
-        ("sparsity", format!("{} of the prunable weights, {} of the model", percent(zeros.prunable()), percent(zeros.model()))),
-        ("threshold", number(f64::from(found.threshold))),
-        ("‖w − w_p‖/‖w‖", number(relative(&found))),
-    ]);
+    let summary = facts(
+        "",
+        &[
+            (
+                "pruned",
+                format!(
+                    "{} of {} prunable weights",
+                    grouped(found.pruned as u64),
+                    grouped(layout.count(Role::Prunable) as u64)
+                ),
+            ),
+            (
+                "sparsity",
+                format!(
+                    "{} of the prunable weights, {} of the model",
+                    percent(zeros.prunable()),
+                    percent(zeros.model())
+                ),
+            ),
+            ("threshold", number(f64::from(found.threshold))),
+            ("‖w − w_p‖/‖w‖", number(relative(&found))),
+        ],
+    );
     context.output.result(&object, &[zeros.table(layout), summary])?;
     context.output.remark(format!("wrote {}", path.display()));
     Ok(())
@@ -116,7 +138,8 @@ pub fn missing(flag: &str, wanted: &str) -> Error {
 
 /// The sparsity must come from somewhere: a default would prune by accident.
 pub fn require_sparsity(settings: &Settings, flag: Option<f64>, context: &Context) -> Result<()> {
-    let by_file = context.file.as_ref().is_some_and(|(_, t)| t.get("path").is_some_and(|p| p.get("sparsity").is_some()));
+    let by_file =
+        context.file.as_ref().is_some_and(|(_, t)| t.get("path").is_some_and(|p| p.get("sparsity").is_some()));
     match flag.is_some() || by_file || matches!(settings.path.scope, Pattern::NofM { .. }) {
         true => Ok(()),
         false => Err(missing("--sparsity", "the share of the prunable weights to set to zero, as 0.9")),

@@ -16,10 +16,8 @@ impl FromStr for Requirement {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         let wrong = || format!("'{s}' is no requirement; wanted METRIC>=NUMBER or METRIC<=NUMBER, as 'accuracy>=0.95'");
-        let (relation, (metric, value)) = [">=", "<="]
-            .into_iter()
-            .find_map(|r| Some((r, s.split_once(r)?)))
-            .ok_or_else(wrong)?;
+        let (relation, (metric, value)) =
+            [">=", "<="].into_iter().find_map(|r| Some((r, s.split_once(r)?))).ok_or_else(wrong)?;
         let value: f64 = value.trim().parse().map_err(|_| wrong())?;
         if metric.trim().is_empty() || !value.is_finite() {
             return Err(wrong());

@@ -33,7 +33,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::data(place, format!("not a run: no {} in it", settings::FILE), hint));
     }
     if let Some(status) = finished(args)? {
-        context.output.remark(format!("{place} is finished ({status}); its model is {}", args.run.join(MODEL).display()));
+        context
+            .output
+            .remark(format!("{place} is finished ({status}); its model is {}", args.run.join(MODEL).display()));
         return match context.output.json {
             true => context.output.result(&json!({ "run": place, "status": status }), &[]),
             false => Ok(()),

@@ -25,7 +25,8 @@ pub const MODEL: &str = "model";
 const CHECKPOINTS: &str = "checkpoints";
 
 /// How bytes became numbers for a network from scratch.
-const PIXELS: &str = "{\n  \"do_normalize\": false,\n  \"do_rescale\": true,\n  \"rescale_factor\": 0.00392156862745098\n}\n";
+const PIXELS: &str =
+    "{\n  \"do_normalize\": false,\n  \"do_rescale\": true,\n  \"rescale_factor\": 0.00392156862745098\n}\n";
 
 /// Bins of a layer's histogram.
 const BINS: usize = 64;
@@ -98,11 +99,17 @@ pub fn drive(setup: &Setup, out: &Path, manner: &Manner) -> Result<Outcome> {
         Ok(outcome) => finish(setup, out, &mut recorder, manner, outcome),
         Err(error) => {
             let (status, error) = match error {
-                Error::Interrupted(saved) => ("interrupted", Error::Interrupted(format!("{saved}; go on with `fipk resume {}`", out.display()))),
+                Error::Interrupted(saved) => {
+                    ("interrupted", Error::Interrupted(format!("{saved}; go on with `fipk resume {}`", out.display())))
+                }
                 other => ("failed", other),
             };
             // The first error is the one to report, whatever becomes of the record.
-            let _ = recorder.write(report::End { status: status.into(), message: error.to_string(), ..report::End::default() });
+            let _ = recorder.write(report::End {
+                status: status.into(),
+                message: error.to_string(),
+                ..report::End::default()
+            });
             let _ = html::write(out);
             Err(error)
         }
@@ -130,7 +137,8 @@ fn start(setup: &Setup, command: String, device: String) -> report::Start {
 
 fn evaluation(eval: &report::Eval) -> String {
     let network = format!("{:?}", eval.network).to_lowercase();
-    let metrics: Vec<String> = eval.metrics.iter().map(|(name, value)| format!("{name} {}", metric(name, *value))).collect();
+    let metrics: Vec<String> =
+        eval.metrics.iter().map(|(name, value)| format!("{name} {}", metric(name, *value))).collect();
     let distance = eval.distance.map(|d| format!(", distance {}", number(d))).unwrap_or_default();
     let sparsity = if eval.sparsity > 0.0 { format!(" at {} zeros", percent(eval.sparsity)) } else { String::new() };
     format!("step {:>5}  {network}{sparsity}: {}{distance}", eval.step, metrics.join(", "))
@@ -197,7 +205,11 @@ fn judge(setup: &Setup, outcome: &Outcome) -> Result<()> {
     let slack = setup.layout.with_role(Role::Prunable).map(|x| x.matrix().0).sum::<usize>() as f64
         / setup.layout.count(Role::Prunable).max(1) as f64;
     if s.method != Method::Train && zeros.prunable() + slack < s.path.sparsity {
-        return Err(Error::TargetNotMet(format!("wanted a sparsity of {}, reached {}", s.path.sparsity, zeros.prunable())));
+        return Err(Error::TargetNotMet(format!(
+            "wanted a sparsity of {}, reached {}",
+            s.path.sparsity,
+            zeros.prunable()
+        )));
     }
     require::check(&s.require, &outcome.last.as_ref().map(|e| e.metrics.clone()).unwrap_or_default())
 }
@@ -205,7 +217,11 @@ fn judge(setup: &Setup, outcome: &Outcome) -> Result<()> {
 fn summary(setup: &Setup, outcome: &Outcome, seconds: f64) -> report::Table {
     let mut rows = vec![("steps", outcome.steps.to_string()), ("time", report::numbers::duration(seconds))];
     if setup.settings.method != Method::Train {
-        let sparsity = format!("{} of the prunable weights, {} of the model", percent(outcome.sparsity), percent(outcome.sparsity_model));
+        let sparsity = format!(
+            "{} of the prunable weights, {} of the model",
+            percent(outcome.sparsity),
+            percent(outcome.sparsity_model)
+        );
         rows.push(("sparsity", sparsity));
     }
     let names: Vec<String> = outcome.last.iter().flat_map(|e| e.metrics.keys().cloned()).collect();

@@ -176,7 +176,10 @@ impl Settings {
             if sparsity_given && (self.path.sparsity - implied).abs() > 1e-9 {
                 return Err(Error::usage(
                     "--sparsity",
-                    format!("scope {n}:{m} leaves {n} of {m}, which is a sparsity of {implied}, got {}", self.path.sparsity),
+                    format!(
+                        "scope {n}:{m} leaves {n} of {m}, which is a sparsity of {implied}, got {}",
+                        self.path.sparsity
+                    ),
                     "leave --sparsity out",
                 ));
             }
@@ -266,7 +269,10 @@ mod tests {
 
     #[test]
     fn n_of_m_says_its_own_sparsity() {
-        let mut s = Settings { path: SparsePath { scope: Pattern::NofM { n: 1, m: 4 }, ..SparsePath::default() }, ..Settings::default() };
+        let mut s = Settings {
+            path: SparsePath { scope: Pattern::NofM { n: 1, m: 4 }, ..SparsePath::default() },
+            ..Settings::default()
+        };
         assert!(s.check(true).is_err());
         s.check(false).unwrap();
         assert_eq!(s.path.sparsity, 0.75);

@@ -63,7 +63,11 @@ impl Setup {
             (_, None) => {
                 if found.outputs() != wanted.outputs() {
                     let what = format!("{} outputs, and the data wants {}", found.outputs(), wanted.outputs());
-                    return Err(Error::usage("--arch", what, "give the last layer as many outputs as there are classes"));
+                    return Err(Error::usage(
+                        "--arch",
+                        what,
+                        "give the last layer as many outputs as there are classes",
+                    ));
                 }
                 let raw = wanted.describe(&source.config, &source.raw, labels(train.task()));
                 (Config::from_raw("--arch", &raw)?, wanted, raw)
@@ -110,8 +114,10 @@ fn describe(arch: &str) -> Result<RawConfig> {
         let hint = "write lenet-300-100, or the widths from input to output as mlp:784,300,100,10";
         Error::usage("--arch", format!("'{arch}' is not an architecture that is trained from scratch"), hint)
     };
-    let widths = if arch == "lenet-300-100" { "784,300,100,10" } else { arch.strip_prefix("mlp:").ok_or_else(wrong)? };
-    let sizes: Vec<usize> = widths.split(',').map(|w| w.trim().parse()).collect::<Result<_, _>>().map_err(|_| wrong())?;
+    let widths =
+        if arch == "lenet-300-100" { "784,300,100,10" } else { arch.strip_prefix("mlp:").ok_or_else(wrong)? };
+    let sizes: Vec<usize> =
+        widths.split(',').map(|w| w.trim().parse()).collect::<Result<_, _>>().map_err(|_| wrong())?;
     if sizes.len() < 2 {
         return Err(wrong());
     }
@@ -131,7 +137,8 @@ type Data = Box<dyn Dataset>;
 
 /// Training data and held-out data, as the settings name them.
 fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, Option<(Data, String)>)> {
-    let spec: Spec = settings.data.as_deref().ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?.parse()?;
+    let spec: Spec =
+        settings.data.as_deref().ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?.parse()?;
     // A network from scratch takes its labels' names from the data.
     let head = source.folder.as_ref().map(|_| head);
     let mut how = reading(source.folder.as_ref(), &source.config, head, settings.max_length, settings.budget.seed)?;

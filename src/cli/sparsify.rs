@@ -74,7 +74,11 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
 
 fn resolve(args: &Args, context: &Context) -> Result<Settings> {
     let of_file = Settings::of_file(context)?;
-    let model = args.model.clone().or(of_file.model.clone()).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
+    let model = args
+        .model
+        .clone()
+        .or(of_file.model.clone())
+        .ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
     let source = Source::open(&Settings { model: Some(model.clone()), ..of_file })?;
     let mut settings =
         Settings::resolve(context, Some(&source.config), args.path.method, args.path.preset, args.budget.batch)?;

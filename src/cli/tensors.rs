@@ -206,7 +206,9 @@ pub fn read_direction(path: &Path, layout: &Layout) -> Result<Vec<f32>> {
     let mut values = vec![0.0; layout.len()];
     let mut seen: Vec<usize> = Vec::new();
     for name in file.names() {
-        let what = |what: &str| Error::data(format!("{}: tensor '{name}'", path.display()), what, "name the model's parameters");
+        let what = |what: &str| {
+            Error::data(format!("{}: tensor '{name}'", path.display()), what, "name the model's parameters")
+        };
         let span = layout.span(name).ok_or_else(|| what("the model has no such parameter"))?;
         if seen.contains(&span.at) {
             return Err(what("is tied to another one of this file"));

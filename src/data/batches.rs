@@ -22,7 +22,7 @@ pub struct Batches<'a> {
     size: usize,
     order: Vec<usize>,
     epoch: u64,
-    /// Position in `order` of each batch's first example: batch i is `i * size ..` of `order`.
+    /// The next batch; batch i holds `order[i * size..]`, at most `size` of it.
     next: usize,
 }
 

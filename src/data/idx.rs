@@ -11,7 +11,7 @@ pub struct Idx<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Reads a file of `rank` dimensions: 3 for images [n, height, width], 1 for labels [n].
+/// Reads a file of `rank` dimensions: 3 for images `[n, height, width]`, 1 for labels `[n]`.
 ///
 /// # Errors
 /// [`Error::Data`] for another magic number, or a length that is not what the header says.

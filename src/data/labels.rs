@@ -37,7 +37,7 @@ fn number(cell: &str) -> Option<i64> {
 struct Classes {
     /// What the model's outputs are called, in order.
     outputs: Vec<String>,
-    /// Output of the file's class number i.
+    /// Output of the file's class number i; empty where a number in a cell can only be a name.
     by_number: Vec<i32>,
     by_name: HashMap<String, i32>,
 }
@@ -63,16 +63,17 @@ pub fn classes(
     };
     let class = |&(at, cell): &Cell| {
         let by_name = || classes.by_name.get(&plain(cell)).copied();
-        let by_number =
-            || Some(classes.by_number[usize::try_from(number(cell)?).ok().filter(|&n| n < classes.by_number.len())?]);
+        let by_number = || classes.by_number.get(usize::try_from(number(cell)?).ok()?).copied();
         by_name().or_else(by_number).ok_or_else(|| {
-            let names = known.or(model).map_or(String::new(), |names| format!(" or {}", names.join(", ")));
+            let numbers = classes.by_number.len().checked_sub(1).map(|last| format!("0..={last}"));
+            let names = known.or(model).map(|names| shortened(names.join(", ")));
+            let allowed: Vec<String> = numbers.into_iter().chain(names).collect();
             Error::data(
                 at.to_string(),
-                format!("label `{}` is not one of 0..={}{}", cell.trim(), classes.by_number.len() - 1, shortened(names)),
+                format!("label `{}` is not one of {}", cell.trim(), allowed.join(" or ")),
                 match number(cell) {
                     Some(-1) => "-1 marks labels that were kept back, as in GLUE's test split; choose ?split=dev",
-                    _ => "correct the label, name the classes with ?labels=a,b,.. on a text: spec, or use a model with that many labels",
+                    _ => "correct it, name the classes with ?labels=a,b,.. on a text: spec, or use a model with that many",
                 },
             )
         })
@@ -100,37 +101,44 @@ fn match_names(known: &[String], model: Option<&[String]>, place: &str) -> Resul
         }
     };
     let by_name = known.iter().zip(&by_number).map(|(name, &class)| (plain(name), class)).collect();
-    Ok(Classes { outputs: outputs.to_vec(), by_number, by_name })
+    // Stars called 1 to 5 are names: taken as positions too, a stray 0 would count as one star.
+    let ambiguous = !says_nothing(known) && known.iter().any(|name| number(name).is_some());
+    Ok(Classes { outputs: outputs.to_vec(), by_number: if ambiguous { Vec::new() } else { by_number }, by_name })
 }
 
 /// The classes a column implies: 0 up to its largest number, or its distinct names in alphabetical order.
 fn found(cells: &[Cell]) -> Result<Vec<String>> {
+    let wrong = |at: &Place, what: String, hint: &str| Err(Error::data(at.to_string(), what, hint));
+    let numeric = cells.first().is_some_and(|(_, cell)| number(cell).is_some());
     let mut largest = 0;
     for &(at, cell) in cells {
         match number(cell) {
-            Some(n) if usize::try_from(n).is_ok_and(|n| n < MOST_CLASSES) => largest = largest.max(n as usize),
-            Some(n) => {
-                return Err(Error::data(
-                    at.to_string(),
-                    format!("label `{n}` is not one of 0..={}", MOST_CLASSES - 1),
-                    "choose the column of the class with ?label=, or ?task=regression for scores",
-                ));
+            Some(n) if numeric && usize::try_from(n).is_ok_and(|n| n < MOST_CLASSES) => {
+                largest = largest.max(n as usize)
+            }
+            Some(n) if numeric => {
+                let what = format!("label `{n}` is not one of 0..={}", MOST_CLASSES - 1);
+                return wrong(at, what, "choose the column of the class with ?label=, or ?task=regression for scores");
             }
             None if cell.trim().parse::<f64>().is_ok() => {
-                return Err(Error::data(
-                    at.to_string(),
-                    format!("wanted the number or name of a class, got the fraction `{}`", cell.trim()),
-                    "add ?task=regression for scores",
-                ));
+                let what = format!("wanted the number or name of a class, got the fraction `{}`", cell.trim());
+                return wrong(at, what, "add ?task=regression for scores");
             }
-            None => {
-                // Spellings that count as one name are one class.
-                let names: BTreeMap<String, &str> = cells.iter().map(|(_, cell)| (plain(cell), cell.trim())).collect();
-                return Ok(names.into_values().map(str::to_string).collect());
+            other if other.is_some() != numeric => {
+                let (wanted, got) = if numeric { ("number", "name") } else { ("name", "number") };
+                let what =
+                    format!("wanted the {wanted} of a class as in the first row, got the {got} `{}`", cell.trim());
+                return wrong(at, what, "correct the line, or name all classes with ?labels=a,b,..");
             }
+            _ => {}
         }
     }
-    Ok((0..=largest).map(|i| i.to_string()).collect())
+    if numeric {
+        return Ok((0..=largest).map(|i| i.to_string()).collect());
+    }
+    // Spellings that count as one name are one class.
+    let names: BTreeMap<String, &str> = cells.iter().map(|(_, cell)| (plain(cell), cell.trim())).collect();
+    Ok(names.into_values().map(str::to_string).collect())
 }
 
 /// The score of every cell, within `range` if there is one.
@@ -197,6 +205,8 @@ mod tests {
     fn unknown_classes_come_from_the_column_or_the_model() {
         assert_eq!(run(&["3", "0", "1"], &[], &[]), Ok((owned(&["0", "1", "2", "3"]), vec![3, 0, 1])));
         assert_eq!(run(&["pos", "neg", "pos"], &[], &[]), Ok((owned(&["neg", "pos"]), vec![1, 0, 1])));
+        assert_eq!(run(&["Pos", "neg", "pos"], &[], &[]), Ok((owned(&["neg", "pos"]), vec![1, 0, 1])));
+        assert_eq!(run(&["1", "3"], &["1", "2", "3"], &[]), Ok((owned(&["1", "2", "3"]), vec![0, 2])));
         assert_eq!(run(&["pos", "1"], &[], &["NEG", "POS"]), Ok((owned(&["NEG", "POS"]), vec![1, 1])));
         assert_eq!(run(&["pos"], &["neg", "pos"], &["LABEL_0", "LABEL_1"]), Ok((owned(&["neg", "pos"]), vec![1])));
     }
@@ -213,6 +223,9 @@ mod tests {
         says(run(&["2"], &[], &["a", "b"]), &["label `2`", "0..=1"]);
         says(run(&["-1"], &[], &[]), &["f:2", "-1"]);
         says(run(&["1", "99999999"], &[], &[]), &["f:3", "99999999", "0..=65535"]);
+        says(run(&["1", "oops"], &[], &[]), &["f:3", "name `oops`", "?labels="]);
+        says(run(&["good", "1"], &[], &[]), &["f:3", "number `1`"]);
+        says(run(&["1", "0"], &["1", "2", "3"], &[]), &["f:3", "label `0` is not one of 1, 2, 3"]);
         says(run(&["1", "2.5"], &[], &[]), &["f:3", "2.5", "regression"]);
     }
 }

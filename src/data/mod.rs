@@ -74,8 +74,8 @@ pub enum Values {
     Index(Vec<i32>),
 }
 
-/// One input of a model under Hugging Face's name: `pixel_values` [rows, pixels], or `input_ids`, `attention_mask`
-/// and, for models that have them, `token_type_ids` [rows, sequence].
+/// One input of a model under Hugging Face's name: `pixel_values` `[rows, pixels]`, or `input_ids`, `attention_mask`
+/// and, for models that have them, `token_type_ids` `[rows, sequence]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub name: &'static str,
@@ -86,11 +86,11 @@ pub struct Input {
 /// What the outputs are held against.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
-    /// [rows]
+    /// `[rows]`
     Classes(Vec<i32>),
-    /// [rows]
+    /// `[rows]`
     Scores(Vec<f32>),
-    /// [rows, sequence]; [`NOT_SCORED`] where nothing was hidden.
+    /// `[rows, sequence]`; [`NOT_SCORED`] where nothing was hidden.
     Tokens(Vec<i32>),
 }
 

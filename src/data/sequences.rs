@@ -65,7 +65,7 @@ impl Sequences {
         longest.next_multiple_of(STEP).min(self.max_length.max(longest))
     }
 
-    /// `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`: [rows, width] each. Rows end
+    /// `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`: `[rows, width]` each. Rows end
     /// in padding with mask 0; rows past `examples` are all zeros.
     pub fn inputs(&self, examples: &[usize], rows: usize) -> Vec<Input> {
         let width = self.width(examples);

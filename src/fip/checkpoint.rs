@@ -67,7 +67,9 @@ impl Checkpoint {
         save::write_file(&folder.path().join(VECTORS), &tensors, &BTreeMap::new())?;
         folder.write(STATE, |w| serde_json::to_writer_pretty(w, &self.state).map_err(Into::into))?;
         // Kept by name in the folder, so that `Folder` knows it for one of ours when it replaces it.
-        folder.write("config.json", |w| serde_json::to_writer(w, &serde_json::json!({"fipk": "checkpoint"})).map_err(Into::into))?;
+        folder.write("config.json", |w| {
+            serde_json::to_writer(w, &serde_json::json!({"fipk": "checkpoint"})).map_err(Into::into)
+        })?;
         let path = folder.commit()?;
         let mut all = list(dir);
         all.sort_unstable();
@@ -99,7 +101,8 @@ impl Checkpoint {
         let file = path.join(STATE);
         let text = fs::read(&file).map_err(Error::io("read", &file))?;
         let broken = |e: String| Error::model(file.display().to_string(), e, "remove this checkpoint and resume again");
-        let state: State = serde_json::from_slice(&text).map_err(|e| broken(format!("wanted a run's state, got {e}")))?;
+        let state: State =
+            serde_json::from_slice(&text).map_err(|e| broken(format!("wanted a run's state, got {e}")))?;
         let vectors = Weights::open_file(&path.join(VECTORS))?;
         let real = |name: &str| {
             let n = vectors.info(name).and_then(|i| i.numel()).unwrap_or(0);
@@ -122,7 +125,12 @@ impl Checkpoint {
         if fits && found.teacher.logits.len() == found.teacher.known.len() * outputs {
             return Ok(found);
         }
-        Err(broken(format!("wanted vectors of {length} floats, got {}, {}, {}", found.w.len(), found.m.len(), found.v.len())))
+        Err(broken(format!(
+            "wanted vectors of {length} floats, got {}, {}, {}",
+            found.w.len(),
+            found.m.len(),
+            found.v.len()
+        )))
     }
 }
 

@@ -247,24 +247,56 @@ impl Recipe {
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let rules: [(&str, bool, String, &str); 14] = [
-            ("--sparsity", self.method == Method::Train || (p.sparsity > 0.0 && p.sparsity < 1.0), p.sparsity.to_string(), "a share between 0 and 1, as 0.9"),
+            (
+                "--sparsity",
+                self.method == Method::Train || (p.sparsity > 0.0 && p.sparsity < 1.0),
+                p.sparsity.to_string(),
+                "a share between 0 and 1, as 0.9",
+            ),
             ("--lambda", p.lambda >= 0.0 && p.lambda.is_finite(), p.lambda.to_string(), "a number from 0 up"),
             ("--ramp-share", share(p.ramp_share), p.ramp_share.to_string(), "a share in 0..=1"),
             ("--finish", (0.0..1.0).contains(&p.finish), p.finish.to_string(), "a share in 0..1"),
             ("--tolerance", p.tolerance >= 0.0, p.tolerance.to_string(), "a number from 0 up"),
             ("--refresh", p.refresh > 0, p.refresh.to_string(), "at least 1"),
             ("--learning-rate", positive(o.learning_rate), o.learning_rate.to_string(), "a positive number"),
-            ("--beta1, --beta2, --momentum", [o.beta1, o.beta2, o.momentum].iter().all(|b| (0.0..1.0).contains(b)), format!("{} {} {}", o.beta1, o.beta2, o.momentum), "shares in 0..1"),
+            (
+                "--beta1, --beta2, --momentum",
+                [o.beta1, o.beta2, o.momentum].iter().all(|b| (0.0..1.0).contains(b)),
+                format!("{} {} {}", o.beta1, o.beta2, o.momentum),
+                "shares in 0..1",
+            ),
             ("--epsilon", positive(o.epsilon), o.epsilon.to_string(), "a positive number"),
-            ("--weight-decay, --clip", o.weight_decay >= 0.0 && o.clip >= 0.0, format!("{} {}", o.weight_decay, o.clip), "numbers from 0 up"),
+            (
+                "--weight-decay, --clip",
+                o.weight_decay >= 0.0 && o.clip >= 0.0,
+                format!("{} {}", o.weight_decay, o.clip),
+                "numbers from 0 up",
+            ),
             ("--warmup", share(o.warmup), o.warmup.to_string(), "a share in 0..=1"),
-            ("--accumulation, --batch", o.accumulation > 0 && b.batch > 0, format!("{} {}", o.accumulation, b.batch), "at least 1"),
-            ("--epochs, --steps", b.steps.map_or(positive(b.epochs), |s| s > 0), b.steps.map_or(b.epochs.to_string(), |s| s.to_string()), "more than 0"),
-            ("--distance, --labels", [self.objective.distance, self.objective.labels].iter().all(|x| *x >= 0.0 && x.is_finite()), format!("{} {}", self.objective.distance, self.objective.labels), "weights from 0 up"),
+            (
+                "--accumulation, --batch",
+                o.accumulation > 0 && b.batch > 0,
+                format!("{} {}", o.accumulation, b.batch),
+                "at least 1",
+            ),
+            (
+                "--epochs, --steps",
+                b.steps.map_or(positive(b.epochs), |s| s > 0),
+                b.steps.map_or(b.epochs.to_string(), |s| s.to_string()),
+                "more than 0",
+            ),
+            (
+                "--distance, --labels",
+                [self.objective.distance, self.objective.labels].iter().all(|x| *x >= 0.0 && x.is_finite()),
+                format!("{} {}", self.objective.distance, self.objective.labels),
+                "weights from 0 up",
+            ),
         ];
         match rules.into_iter().find(|r| !r.1) {
             None => Ok(()),
-            Some((flag, _, got, wanted)) => Err(Error::usage(flag, format!("{got} makes no sense"), format!("give {wanted}"))),
+            Some((flag, _, got, wanted)) => {
+                Err(Error::usage(flag, format!("{got} makes no sense"), format!("give {wanted}")))
+            }
         }
     }
 }

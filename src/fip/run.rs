@@ -1,7 +1,7 @@
 //! The loop of every run: training, functionally invariant paths and their baselines are one loop with
 //! different recipes (METHOD, algorithm 2), one checkpoint format and one way to resume.
 use super::checkpoint::{Checkpoint, State};
-use super::evaluate::{Evaluation, evaluate, mean_distance};
+use super::evaluate::{Evaluation, drift, evaluate, mean_distance};
 use super::plan::Plan;
 use super::recipe::{Anchor, Method, PullKind, Recipe};
 use super::runner::{Losses, Runner};
@@ -13,6 +13,7 @@ use crate::ops::Distance;
 use crate::params::Role;
 use crate::report::{self, Event, Recorder};
 use crate::{Error, Result};
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -73,13 +74,20 @@ impl<'a> Run<'a> {
     pub fn new(job: &'a Job<'a>, mut engine: Box<dyn Engine>) -> Result<Self> {
         let r = &job.recipe;
         r.check()?;
-        if job.network.head == Head::Regression && r.objective.distance > 0.0 && r.objective.odist != Distance::Euclidean {
+        if job.network.head == Head::Regression
+            && r.objective.distance > 0.0
+            && r.objective.odist != Distance::Euclidean
+        {
             let what = format!("{} compares classes, and this network gives one number", r.objective.odist);
             return Err(Error::usage("--odist", what, "use --odist euclidean"));
         }
         let prunes = r.method != Method::Train;
         if prunes && engine.layout().count(Role::Prunable) == 0 {
-            return Err(Error::usage("--include, --exclude", "no parameter is left to prune", "see `--dry-run` for the roles"));
+            return Err(Error::usage(
+                "--include, --exclude",
+                "no parameter is left to prune",
+                "see `--dry-run` for the roles",
+            ));
         }
         let (w, g, m, dense) = (engine.zeros()?, engine.zeros()?, engine.zeros()?, engine.zeros()?);
         let v = if r.optimization.rule().second_moments() { Some(engine.zeros()?) } else { None };
@@ -91,7 +99,10 @@ impl<'a> Run<'a> {
         let mut state = State { model: job.model.clone(), data, ..State::default() };
         let token_head = job.network.head == Head::MaskedLm;
         // What a masked language model reads is masked anew every epoch, so its logits cannot be kept.
-        let keeps = r.objective.distance > 0.0 && r.objective.anchor == Anchor::Dense && r.objective.cache_teacher && !token_head;
+        let keeps = r.objective.distance > 0.0
+            && r.objective.anchor == Anchor::Dense
+            && r.objective.cache_teacher
+            && !token_head;
         let outputs = job.network.head.outputs();
         let mut teacher = keeps.then(|| Teacher::new(job.train.len(), outputs));
         let stored = match &job.checkpoints {
@@ -102,7 +113,11 @@ impl<'a> Run<'a> {
         if let Some(c) = stored {
             if (&c.state.model, &c.state.data) != (&state.model, &state.data) {
                 let place = job.checkpoints.as_deref().map(|d| d.display().to_string()).unwrap_or_default();
-                return Err(Error::model(place, "these checkpoints are of another model or other data", "resume with the files the run started with, or choose another --out"));
+                return Err(Error::model(
+                    place,
+                    "these checkpoints are of another model or other data",
+                    "resume with the files the run started with, or choose another --out",
+                ));
             }
             engine.write(w, 0, &c.w)?;
             engine.write(m, 0, &c.m)?;
@@ -120,7 +135,23 @@ impl<'a> Run<'a> {
         let batches = Batches::shuffled(job.train, r.budget.batch, r.budget.seed, state.cursor)?;
         let runner = Runner::new(engine, job.network.clone(), r.objective.clone());
         let plan = Plan::new(r, job.train.len());
-        Ok(Self { job, plan, runner, state, w, g, m, v, dense, projected: None, mask, teacher, batches, census: None, resumed })
+        Ok(Self {
+            job,
+            plan,
+            runner,
+            state,
+            w,
+            g,
+            m,
+            v,
+            dense,
+            projected: None,
+            mask,
+            teacher,
+            batches,
+            census: None,
+            resumed,
+        })
     }
 
     pub fn plan(&self) -> Plan {
@@ -146,7 +177,12 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Interrupted`] after `stop` was set and the state was saved; [`Error::NotFinite`] for a run that
     /// diverged; what data, engine and disk say.
-    pub fn drive(mut self, recorder: &mut Recorder, observe: &mut dyn FnMut(&Event), stop: &AtomicBool) -> Result<Outcome> {
+    pub fn drive(
+        mut self,
+        recorder: &mut Recorder,
+        observe: &mut dyn FnMut(&Event),
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
         let mut tell = |event: Event| {
             observe(&event);
             recorder.write(event)
@@ -182,6 +218,11 @@ impl<'a> Run<'a> {
         let outcome = self.outcome(dense, last)?;
         if let Some(e) = &outcome.last {
             tell(self.eval_event(e, report::Network::Final, outcome.dense.as_ref(), outcome.sparsity).into())?;
+        }
+        if self.job.recipe.method != Method::Train
+            && let Some(found) = self.drift()?
+        {
+            tell(found.into())?;
         }
         Ok(outcome)
     }
@@ -287,7 +328,9 @@ impl<'a> Run<'a> {
         let budget = &self.job.recipe.budget;
         let next = Cursor { epoch: self.batches.cursor().epoch, batch: 0 };
         self.batches = Batches::shuffled(self.job.train, budget.batch, budget.seed, next)?;
-        self.batches.next().ok_or_else(|| Error::data("training data", "no examples", "give a data set with at least one"))
+        self.batches
+            .next()
+            .ok_or_else(|| Error::data("training data", "no examples", "give a data set with at least one"))
     }
 
     /// The logits that the outputs are held to, if the objective has a distance.
@@ -386,7 +429,9 @@ impl<'a> Run<'a> {
                 let norm = f64::from_bits(self.state.pruned_squares).sqrt() as f32;
                 Pull::Gradient { coefficient: if norm > 0.0 { lambda / norm } else { 0.0 } }
             }
-            PullKind::Prox => Pull::Shrink { by: lambda * f32::from_bits(self.state.threshold) / recipe.path.refresh as f32 },
+            PullKind::Prox => {
+                Pull::Shrink { by: lambda * f32::from_bits(self.state.threshold) / recipe.path.refresh as f32 }
+            }
         }
     }
 
@@ -402,12 +447,26 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let step = self.state.step + 1;
-        Err(Error::not_finite(format!("step {step}"), "a weight", "lower --learning-rate, or set --clip 1; the last checkpoint is whole"))
+        Err(Error::not_finite(
+            format!("step {step}"),
+            "a weight",
+            "lower --learning-rate, or set --clip 1; the last checkpoint is whole",
+        ))
     }
 
     fn evaluate(&mut self, w: Vector) -> Result<Option<Evaluation>> {
         let batch = self.job.recipe.budget.batch.max(32);
         self.job.held_out.as_ref().map(|(data, _)| evaluate(&mut self.runner, w, *data, batch)).transpose()
+    }
+
+    /// How far the outputs on held-out data have moved.
+    fn drift(&mut self) -> Result<Option<report::Drift>> {
+        let Some((data, _)) = &self.job.held_out else { return Ok(None) };
+        let (dense, w, batch, head) = (self.dense, self.w, self.job.recipe.budget.batch.max(32), self.job.network.head);
+        let runner = RefCell::new(&mut self.runner);
+        let at = |v: Vector, batch: &Batch| runner.borrow_mut().logits(v, batch);
+        let found = drift(*data, batch, head, |b| at(dense, b), |b| at(w, b))?;
+        Ok(Some(report::Drift { a: "dense".into(), b: "final".into(), ..found }))
     }
 
     /// What is evaluated on the way: the projected network wherever there is a mask.
@@ -418,7 +477,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn eval_event(&self, e: &Evaluation, network: report::Network, dense: Option<&Evaluation>, sparsity: f64) -> report::Eval {
+    fn eval_event(
+        &self,
+        e: &Evaluation,
+        network: report::Network,
+        dense: Option<&Evaluation>,
+        sparsity: f64,
+    ) -> report::Eval {
         let outputs = self.job.network.head.outputs();
         let teacher = dense.filter(|d| outputs > 0 && d.logits.len() == e.logits.len() && !e.logits.is_empty());
         let kind = self.job.recipe.objective.odist;
@@ -465,7 +530,9 @@ impl<'a> Run<'a> {
         if let Some(mask) = self.mask {
             let wanted: usize = engine.read_mask(mask)?.iter().map(|w| w.count_ones() as usize).sum();
             if pruned < wanted {
-                return Err(Error::TargetNotMet(format!("wanted {wanted} zeros after the final projection, found {pruned}")));
+                return Err(Error::TargetNotMet(format!(
+                    "wanted {wanted} zeros after the final projection, found {pruned}"
+                )));
             }
         }
         let share = |n: usize, of: usize| n as f64 / of.max(1) as f64;

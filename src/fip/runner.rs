@@ -61,7 +61,14 @@ impl Runner {
     ///
     /// # Errors
     /// As [`Runner::logits`], and [`Error::NotFinite`] for a loss that is no number.
-    pub fn gradient(&mut self, w: Vector, g: Vector, batch: &Batch, teacher: Option<Vec<f32>>, add: bool) -> Result<Losses> {
+    pub fn gradient(
+        &mut self,
+        w: Vector,
+        g: Vector,
+        batch: &Batch,
+        teacher: Option<Vec<f32>>,
+        add: bool,
+    ) -> Result<Losses> {
         self.check(batch)?;
         let (rows, seq) = shape(batch);
         let program = match self.reverse.get(&(rows, seq)) {
@@ -88,19 +95,24 @@ impl Runner {
         if losses.loss.is_finite() {
             return Ok(losses);
         }
-        Err(Error::not_finite("objective", format!("the loss {}", losses.loss), "lower --learning-rate, or set --clip 1"))
+        Err(Error::not_finite(
+            "objective",
+            format!("the loss {}", losses.loss),
+            "lower --learning-rate, or set --clip 1",
+        ))
     }
 
     /// Every index must have its row: a wrong one would be a wrong number or a crash further down.
     fn check(&self, batch: &Batch) -> Result<()> {
-        let outside = |place: &str, values: &[i32], limit: usize| match values.iter().find(|&&v| v < 0 || v as usize >= limit) {
-            None => Ok(()),
-            Some(v) => Err(Error::data(
-                place,
-                format!("wanted indices in 0..{limit}, got {v}"),
-                "check that tokenizer, data and model belong together",
-            )),
-        };
+        let outside =
+            |place: &str, values: &[i32], limit: usize| match values.iter().find(|&&v| v < 0 || v as usize >= limit) {
+                None => Ok(()),
+                Some(v) => Err(Error::data(
+                    place,
+                    format!("wanted indices in 0..{limit}, got {v}"),
+                    "check that tokenizer, data and model belong together",
+                )),
+            };
         for (name, limit) in self.network.index_limits() {
             let values = batch.inputs.iter().find(|i| i.name == name).map(|i| &i.values);
             if let Some(Values::Index(values)) = values {

@@ -324,7 +324,16 @@ impl Compiler<'_> {
                 };
                 let target = |a: &Value| d[a.0].map(|id| (id, std::mem::replace(&mut written[a.0], true)));
                 c.gx = args.iter().map(target).collect();
+                // An op that takes one tensor twice (x + x) is called once for each: a call writes no buffer twice.
+                let twice = |k: &usize| args[..*k].contains(&args[*k]);
+                let mut again = Vec::new();
+                for k in (1..args.len()).filter(twice) {
+                    let mut gx = vec![None; args.len()];
+                    gx[k] = c.gx[k].take();
+                    again.extend(gx[k].is_some().then(|| Call { gx, ..c.clone() }));
+                }
                 calls.push(c);
+                calls.extend(again);
             }
         }
         calls

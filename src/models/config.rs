@@ -1,4 +1,5 @@
 //! `config.json`: what it says of the network, with Hugging Face's names and defaults, checked before anything is built.
+use super::fields::Fields;
 use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -165,7 +166,7 @@ impl Config {
 }
 
 /// The function of a name, for the names `transformers` gives to functions that are exactly these.
-fn activation(name: &str) -> Option<Activation> {
+pub(super) fn activation(name: &str) -> Option<Activation> {
     Some(match name {
         "gelu" | "gelu_python" => Activation::GeluErf,
         "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
@@ -173,12 +174,6 @@ fn activation(name: &str) -> Option<Activation> {
         "tanh" => Activation::Tanh,
         _ => return None,
     })
-}
-
-/// Typed reading of the map; every error names the file and the key.
-struct Fields<'a> {
-    place: &'a str,
-    raw: &'a RawConfig,
 }
 
 impl Fields<'_> {
@@ -362,63 +357,6 @@ impl Fields<'_> {
             return Ok(());
         }
         Err(self.bad(format!("wanted {width_key} to be a multiple of {heads_key}, got {width} and {heads}")))
-    }
-
-    /// A value that is there and not null, which `transformers` treats as absent.
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.raw.get(key).filter(|v| !v.is_null())
-    }
-
-    fn size(&self, key: &str, default: Option<usize>, max: usize) -> Result<usize> {
-        match (self.get(key), default) {
-            (None, Some(default)) => Ok(default),
-            (value, _) => match value.and_then(Value::as_u64) {
-                Some(n @ 1..) if n <= max as u64 => Ok(n as usize),
-                _ => {
-                    let got = value.map_or("nothing".into(), Value::to_string);
-                    Err(self.bad(format!("{key}: wanted a whole number from 1 to {max}, got {got}")))
-                }
-            },
-        }
-    }
-
-    /// Probabilities, epsilons and standard deviations: all lie in [0, 1].
-    fn number(&self, key: &str, default: f64) -> Result<f64> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => match value.as_f64() {
-                Some(x) if (0.0..=1.0).contains(&x) => Ok(x),
-                _ => Err(self.bad(format!("{key}: wanted a number from 0 to 1, got {value}"))),
-            },
-        }
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(Value::Bool(b)) => Ok(*b),
-            Some(other) => Err(self.bad(format!("{key}: wanted true or false, got {other}"))),
-        }
-    }
-
-    fn text(&self, key: &str) -> Result<Option<&str>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::String(s)) => Ok(Some(s)),
-            Some(other) => Err(self.bad(format!("{key}: wanted text, got {other}"))),
-        }
-    }
-
-    fn activation(&self, key: &str, default: &str) -> Result<Activation> {
-        let name = self.text(key)?.unwrap_or(default);
-        activation(name).ok_or_else(|| {
-            let hint = "fipk does gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu, tanh";
-            Error::unsupported(self.place, format!("{key} {name:?}"), hint)
-        })
-    }
-
-    fn bad(&self, what: String) -> Error {
-        Error::model(self.place, what, "correct config.json, or fetch it again")
     }
 }
 

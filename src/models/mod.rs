@@ -2,6 +2,7 @@
 mod bert;
 pub mod config;
 mod distilbert;
+mod fields;
 pub mod folder;
 pub mod head;
 pub mod hub;

@@ -6,7 +6,7 @@ use super::{bert, distilbert, mlp};
 use crate::graph::{Graph, Kind, Param, Scope, Value, build};
 use crate::params::{Layout, Span};
 use crate::rng::Rng;
-use crate::tensor::{Element, View};
+use crate::tensor::View;
 use crate::{Error, Result};
 
 /// A model's architecture with its head, from which graphs are built.
@@ -25,7 +25,11 @@ impl Network {
     pub fn new(config: Config, head: Head) -> Result<Self> {
         if head == Head::None {
             let what = format!("this {} has no task head, so it has no logits", config.model_type());
-            return Err(Error::model("config.json", what, "give it one with `fipk train --model .. --data .. --out DIR`"));
+            return Err(Error::model(
+                "config.json",
+                what,
+                "give it one with `fipk train --model .. --data .. --out DIR`",
+            ));
         }
         Ok(Self { config, head })
     }
@@ -69,7 +73,9 @@ impl Network {
     /// Inputs of indices, with the number of rows of the table each one chooses from.
     pub fn index_limits(&self) -> Vec<(&'static str, usize)> {
         match &self.config {
-            Config::Bert(cfg) => vec![("input_ids", cfg.vocab_size), ("token_type_ids", cfg.type_vocab_size), ("attention_mask", 2)],
+            Config::Bert(cfg) => {
+                vec![("input_ids", cfg.vocab_size), ("token_type_ids", cfg.type_vocab_size), ("attention_mask", 2)]
+            }
             Config::DistilBert(cfg) => vec![("input_ids", cfg.vocab_size), ("attention_mask", 2)],
             Config::Mlp(_) => vec![],
         }
@@ -86,7 +92,9 @@ impl Network {
             let out = &mut weights[span.range()];
             match (folder.resolve(&span.name), fresh) {
                 (Some(source), _) => folder.weights.read(&source, &span.shape, out)?,
-                (None, Some(seed)) if self.in_head(span) => self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), out),
+                (None, Some(seed)) if self.in_head(span) => {
+                    self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), out)
+                }
                 (None, _) => {
                     let there: Vec<&str> = folder.weights.names().take(3).collect();
                     return Err(Error::model(
@@ -147,9 +155,4 @@ impl Network {
     pub fn tensors<'a>(&self, layout: &'a Layout, weights: &'a [f32]) -> Vec<(&'a str, View<'a>)> {
         layout.spans().iter().map(|s| (s.name.as_str(), View { data: &weights[s.range()], shape: &s.shape })).collect()
     }
-}
-
-/// Whether a graph's input holds indices, by name.
-pub fn element(graph: &Graph, name: &str) -> Option<Element> {
-    graph.inputs.iter().map(|v| graph.tensor(*v)).find(|t| t.name == name).map(|t| t.element)
 }

@@ -112,9 +112,9 @@ impl Layout {
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Span> {
         self.spans.iter().filter(move |s| s.role == role)
     }
-    /// Where the spans of a role lie; one contiguous range, padding included.
+    /// Where the spans of a role lie, or would; one contiguous range, padding included.
     pub fn range(&self, role: Role) -> Range<usize> {
-        let start = self.with_role(role).next().map_or(self.len, |s| s.at);
+        let start = self.spans.iter().find(|s| s.role >= role).map_or(self.len, |s| s.at);
         let end = self.with_role(role).last().map_or(start, |s| (s.at + s.len).next_multiple_of(ALIGN));
         start..end
     }
@@ -134,6 +134,14 @@ mod tests {
 
     fn param(name: &str, shape: &[usize], kind: Kind) -> Param {
         Param { name: name.into(), shape: shape.into(), kind, aliases: vec![] }
+    }
+
+    #[test]
+    fn a_role_without_spans_has_an_empty_range_in_its_place() {
+        let params = [param("b", &[3], Kind::Bias), param("w", &[3, 50], Kind::Weight)];
+        let layout = Layout::new(&params, &[Role::Frozen, Role::Frozen]);
+        assert_eq!((layout.range(Role::Prunable), layout.range(Role::Free)), (0..0, 0..0));
+        assert_eq!(Layout::trained(&params).range(Role::Frozen), 192..192);
     }
 
     #[test]

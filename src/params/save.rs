@@ -99,6 +99,9 @@ pub fn write_weights(
     for shard in 0..shards {
         let mine = tensors.iter().zip(&shard_of).filter(|(_, s)| **s == shard).map(|(t, _)| t);
         let mine = aligned(mine.collect());
+        if mine.is_empty() && shards > 1 {
+            continue;
+        }
         let from = source.map(|s| &s.shards()[shard]);
         let name = match (from, source.and_then(Weights::index)) {
             (Some(from), Some(_)) => from.name.as_str(),

@@ -265,7 +265,7 @@ fn convert<const N: usize>(
     let (from, _) = bytes.as_chunks::<N>();
     let one = |(i, (to, from)): (usize, (&mut [f32], &[[u8; N]]))| {
         block(from, to);
-        let bad = to.iter().map(|x| usize::from(!x.is_finite())).sum();
+        let bad = to.iter().map(|x| u32::from(!x.is_finite())).sum::<u32>() as usize;
         let first = if bad == 0 { usize::MAX } else { i * BLOCK + to.iter().take_while(|x| x.is_finite()).count() };
         (bad, first)
     };
@@ -289,7 +289,7 @@ fn no_weights(dir: &Path) -> Error {
     };
     let convert = if old.len() == 1 {
         format!(
-            "convert it: python -c \"import torch, safetensors.torch as s; s.save_file({{k: v.clone() for k, v in \
+            "convert it: python -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for k, v in \
              torch.load('{place}/{first}', map_location='cpu', weights_only=True).items()}}, '{place}/{SINGLE_FILE}', \
              {{'format': 'pt'}})\""
         )

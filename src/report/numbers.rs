@@ -66,12 +66,12 @@ pub fn number(value: f64) -> String {
 
 /// A tick on an axis: as short as it stays exact.
 pub(super) fn tick(value: f64) -> String {
-    match value.abs() {
-        v if v >= 1e4 && v < 1e12 && value.fract() == 0.0 => {
-            significant(value / if v < 1e6 { 1e3 } else { 1e6 }, 6) + if v < 1e6 { "k" } else { "M" }
-        }
-        _ => significant(value, 6),
-    }
+    let (scale, unit) = match value.abs() {
+        v if (1e4..1e6).contains(&v) => (1e3, "k"),
+        v if (1e6..1e9).contains(&v) => (1e6, "M"),
+        _ => (1.0, ""),
+    };
+    significant(value / scale, 6) + unit
 }
 
 fn significant(value: f64, digits: usize) -> String {

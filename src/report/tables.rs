@@ -1,6 +1,6 @@
 //! Tables on the terminal, as wide as it is, and as Markdown.
 use super::record::Table;
-use comfy_table::{CellAlignment, ContentArrangement, presets};
+use comfy_table::{CellAlignment, ContentArrangement, ContentLineStyle, LineStyle, TableStyle};
 use std::io::IsTerminal;
 
 /// What the output can show.
@@ -25,22 +25,27 @@ impl Screen {
 /// The table with its title above it, numbers to the right, no trailing newline.
 pub fn render(table: &Table, screen: Screen) -> String {
     let mut drawn = comfy_table::Table::new();
-    drawn.load_style(if screen.unicode { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+    let rule = if screen.unicode { '─' } else { '-' };
+    let columns_apart = ContentLineStyle::none().junction(' ');
+    drawn.load_style(
+        TableStyle::new()
+            .header_lines(columns_apart)
+            .header_separator(LineStyle::none().fill(rule).junction(rule))
+            .content_lines(columns_apart),
+    );
     if let Some(width) = screen.width {
         drawn.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     let columns = width(table);
     let line = |cells: &[String]| (0..columns).map(|at| clean(cells.get(at))).collect::<Vec<_>>();
     drawn.set_header(line(&table.columns));
-    if !screen.unicode {
-        let rule = |at: usize| "-".repeat(table.columns.get(at).map_or(1, |name| name.chars().count()).max(1));
-        drawn.add_row((0..columns).map(rule).collect::<Vec<_>>());
-    }
     for row in &table.rows {
         drawn.add_row(line(row));
     }
     for at in 0..columns {
-        if let Some(column) = drawn.column_mut(at).filter(|_| is_numeric(table, at)) {
+        let Some(column) = drawn.column_mut(at) else { continue };
+        column.set_padding((0, if at + 1 < columns { 1 } else { 0 }));
+        if is_numeric(table, at) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

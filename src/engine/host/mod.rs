@@ -47,14 +47,19 @@ impl Host {
     }
 
     fn check(&self, v: Vector, at: usize, len: usize) -> Result<()> {
-        let have = self.vectors.get(v.0).map_or(0, Vec::len);
-        if at + len <= have {
-            return Ok(());
-        }
-        Err(Error::Graph {
-            op: "vector",
-            place: format!("vector {}", v.0),
-            what: format!("{len} floats at {at} lie outside its {have}"),
+        let what = match self.vectors.get(v.0).map(Vec::len) {
+            Some(have) if at.checked_add(len).is_some_and(|end| end <= have) => return Ok(()),
+            Some(have) => format!("{len} floats at {at} lie outside its {have}"),
+            None => format!("this engine has {} vectors", self.vectors.len()),
+        };
+        Err(Error::Graph { op: "vector", place: format!("vector {}", v.0), what })
+    }
+
+    fn words(&self, m: Mask) -> Result<&[u32]> {
+        self.masks.get(m.0).map(Vec::as_slice).ok_or_else(|| Error::Graph {
+            op: "mask",
+            place: format!("mask {}", m.0),
+            what: format!("this engine has {} masks", self.masks.len()),
         })
     }
 
@@ -159,11 +164,12 @@ impl Engine for Host {
         Ok(Mask(self.masks.len() - 1))
     }
     fn read_mask(&self, m: Mask) -> Result<Vec<u32>> {
-        Ok(self.masks[m.0].clone())
+        Ok(self.words(m)?.to_vec())
     }
     fn write_mask(&mut self, m: Mask, words: &[u32]) -> Result<()> {
-        if words.len() != self.masks[m.0].len() {
-            let what = format!("wanted {} words, got {}", self.masks[m.0].len(), words.len());
+        let have = self.words(m)?.len();
+        if words.len() != have {
+            let what = format!("wanted {have} words, got {}", words.len());
             return Err(Error::Graph { op: "mask", place: format!("mask {}", m.0), what });
         }
         self.masks[m.0].copy_from_slice(words);
@@ -171,6 +177,7 @@ impl Engine for Host {
     }
     fn select(&mut self, w: Vector, how: &Criterion, census: Option<Census>, mask: Mask) -> Result<Selected> {
         self.check(w, 0, 0)?;
+        self.words(mask)?;
         let mut words = std::mem::take(&mut self.masks[mask.0]);
         let found = select::select(&self.layout, &self.vectors[w.0], how, census, &mut words);
         self.masks[mask.0] = words;
@@ -178,6 +185,7 @@ impl Engine for Host {
     }
     fn project(&mut self, w: Vector, mask: Mask) -> Result<()> {
         self.check(w, 0, 0)?;
+        self.words(mask)?;
         let prunable = self.mask_words() * 32;
         let (w, words) = (&mut self.vectors[w.0], &self.masks[mask.0]);
         let end = prunable.min(w.len());

@@ -12,17 +12,24 @@ fn wrong(place: impl Into<String>, what: impl Into<String>) -> Error {
     Error::Graph { op: "run", place: place.into(), what: what.into() }
 }
 
-/// A program's parameters must stand in the layout with their own shapes.
+/// A program's parameters must stand in the layout with their own shapes and in the graph's order.
 pub(super) fn check(p: &Program, layout: &Layout) -> Result<()> {
+    let have = layout.spans().len();
     for b in &p.buffers {
-        if let Home::Param(_) = b.home {
+        if let Home::Param(nth) = b.home {
             let span = layout.span(&b.name).ok_or_else(|| wrong(&b.name, "the layout has no such parameter"))?;
             if span.shape != b.shape {
                 return Err(wrong(&b.name, format!("wanted {:?} as in the layout, got {:?}", span.shape, b.shape)));
             }
+            if nth >= have || layout.offset(nth) != span.at {
+                return Err(wrong(&b.name, format!("parameter {nth} of the graph is another one of the layout")));
+            }
         }
     }
-    Ok(())
+    match p.unreached.iter().find(|&&nth| nth >= have) {
+        Some(nth) => Err(wrong("parameters", format!("the graph has a number {nth}, the layout only {have}"))),
+        None => Ok(()),
+    }
 }
 
 /// Everything a call may read that no call writes.
@@ -44,7 +51,9 @@ impl Host {
         let has = |f: fn(&Home) -> bool| p.buffers.iter().any(|b| f(&b.home));
         let tangents = need("tangents", with.tangents, has(|h| matches!(h, Home::Tangent(_))))?;
         let cotangents = need("cotangents", with.cotangents, has(|h| matches!(h, Home::Cotangent(_))))?;
-        self.check(with.params, 0, self.layout.len())?;
+        for v in [Some(with.params), tangents, cotangents].into_iter().flatten() {
+            self.check(v, 0, 0)?;
+        }
         let one = [1.0];
         let seed = bind_seed(p, with, &one)?;
         let inputs = bind_inputs(p, with)?;
@@ -106,7 +115,7 @@ impl Host {
         }
         let mut parts = Parts::default();
         for (list, memory) in [(&mut work, arena), (&mut grad, gradient)] {
-            list.sort_by_key(|(r, id)| (r.start, *id));
+            list.sort_by_key(|(r, id)| (r.start, r.end, *id)); // an empty one before what starts there too
             list.dedup();
             parts.ids.extend(list.iter().map(|(_, id)| *id));
             parts.slices.extend(split(memory, list.iter().map(|(r, _)| r.clone())).into_iter().map(Some));

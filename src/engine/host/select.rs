@@ -27,6 +27,15 @@ pub(super) fn select(
     mask: &mut [u32],
 ) -> Result<Selected> {
     let spans: Vec<&Span> = layout.with_role(Role::Prunable).collect();
+    if let Pattern::NofM { n, m } = how.pattern
+        && let Some(s) = spans.iter().find(|s| s.matrix().1 % m != 0)
+    {
+        return Err(Error::usage(
+            format!("--scope {n}:{m}"),
+            format!("{} has rows of {}, which groups of {m} do not fill", s.name, s.matrix().1),
+            format!("leave it out with --exclude '{}'", s.name),
+        ));
+    }
     mask.fill(0);
     match how.pattern {
         Pattern::Global => {
@@ -49,14 +58,6 @@ pub(super) fn select(
         }
         Pattern::NofM { n, m } => {
             for s in &spans {
-                let (_, cols) = s.matrix();
-                if cols % m != 0 {
-                    return Err(Error::usage(
-                        format!("--scope {n}:{m}"),
-                        format!("{} has rows of {cols}, which groups of {m} do not fill", s.name),
-                        format!("leave it out with --exclude '{}'", s.name),
-                    ));
-                }
                 groups(w, how.score, s, m, how.count(m - n), mask);
             }
         }

@@ -199,6 +199,11 @@ impl Host {
         let blocks: Vec<(Range<usize>, &Span)> = spans.iter().flat_map(|s| cut(s).map(move |r| (r, s))).collect();
         let ranges = || blocks.iter().map(|b| b.0.clone());
 
+        if u.v.is_none() && u.optimizer.second_moments() {
+            let what = format!("{:?} needs a vector of second moments", u.optimizer);
+            return Err(Error::Graph { op: "update", place: "v".into(), what });
+        }
+        u.mask.map_or(Ok(&[][..]), |m| self.words(m))?;
         let mut scratch = vec![0.0; if u.v.is_none() { self.layout.len() } else { 0 }];
         let words: &[u32] = u.mask.map_or(&[], |m| &self.masks[m.0]);
         let ids = [u.w.0, u.g.0, u.m.0, u.v.map_or(usize::MAX, |v| v.0)];

@@ -1,6 +1,18 @@
 //! Lines over a common x axis, with markers, bands and error bars.
 use super::*;
 
+/// How the points of a series are joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Line {
+    #[default]
+    Solid,
+    Dashed,
+    /// Thin and pale: the noisy values behind a smooth line of the same colour.
+    Faint,
+    /// Not at all: markers alone.
+    None,
+}
+
 /// One line of a plot.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
@@ -10,9 +22,7 @@ pub struct Series {
     /// Half-widths, one a point: a shaded band, or error bars where there are markers. Empty for none.
     pub spread: Vec<f64>,
     pub markers: bool,
-    pub dashed: bool,
-    /// Thin and pale: the noisy values behind a smooth line of the same colour.
-    pub faint: bool,
+    pub line: Line,
     /// Index into [`PALETTE`]; by default the series' place in the plot.
     pub color: Option<usize>,
 }
@@ -26,11 +36,12 @@ impl Series {
 /// Several series on common axes. Points that are not finite (or not positive, under `log_y`) are left out.
 #[derive(Clone, Debug, Default)]
 pub struct LinePlot {
-    /// With units: "steps", "accuracy (%)".
+    /// With units: "time (s)", "accuracy (%)".
     pub x_label: String,
     pub y_label: String,
     pub log_y: bool,
-    /// The y axis from and to; by default around what is shown.
+    /// The axes from and to; by default around what is shown.
+    pub x_range: Option<(f64, f64)>,
     pub y_range: Option<(f64, f64)>,
     pub series: Vec<Series>,
 }
@@ -50,18 +61,21 @@ impl LinePlot {
     fn draw(&self, area: &Area) -> Drawn {
         let color = |index: usize| PALETTE[self.series[index].color.unwrap_or(index) % PALETTE.len()];
         let shown: Vec<Vec<(f64, f64, f64)>> = self.series.iter().map(|series| self.shown(series)).collect();
-        let keys: Vec<Key> = (0..self.series.len())
-            .filter(|&at| !self.series[at].name.is_empty())
-            .map(|at| Key {
-                name: &self.series[at].name,
-                style: stroke(color(at), 2.0),
-                dashed: self.series[at].dashed,
-            })
-            .collect();
+        let key = |index: usize| {
+            let Series { name, markers, line, .. } = &self.series[index];
+            Key { name, style: stroke(color(index), 2.0), line: *line, marker: *markers }
+        };
+        let named: Vec<usize> = (0..self.series.len()).filter(|&index| !self.series[index].name.is_empty()).collect();
+        // A lone line that the axis names already needs no legend.
+        let alone = matches!(named[..], [index] if self.series[index].name == self.y_label);
+        let keys: Vec<Key> = named.into_iter().filter(|_| !alone).map(key).collect();
         let top = legend(area, 8.0, &keys)?;
 
         let all = || shown.iter().flatten();
-        let x = Axis::around(all().map(|point| point.0), false, 0.0);
+        let x = match self.x_range {
+            Some((low, high)) => Axis::exactly(low, high),
+            None => Axis::around(all().map(|point| point.0), false, 0.0),
+        };
         let y = match self.y_range {
             Some((low, high)) => Axis::exactly(low, high),
             None => Axis::around(all().flat_map(|&(_, y, spread)| [y - spread, y + spread]), self.log_y, 0.05),
@@ -87,16 +101,17 @@ impl LinePlot {
                 let bar = |point| PathElement::new(vec![low(point), high(point)], stroke(color, 1.5));
                 drawn(chart.draw_series(points.iter().map(bar)).map(drop))?;
             }
-            let style = match series.faint {
-                true => ShapeStyle { color: color.mix(0.3), ..stroke(color, 1.0) },
-                false => stroke(color, 2.0),
-            };
-            match series.dashed {
-                true => {
-                    let dashes = DashedLineSeries::new(line.clone(), fine(6.0), fine(4.0), style);
-                    drawn(chart.draw_series(dashes).map(drop))?
+            match series.line {
+                Line::None => {}
+                Line::Dashed => {
+                    let dashes = DashedLineSeries::new(line.clone(), fine(6.0), fine(4.0), stroke(color, 2.0));
+                    drawn(chart.draw_series(dashes).map(drop))?;
                 }
-                false => drawn(chart.draw_series(LineSeries::new(line.clone(), style)).map(drop))?,
+                solid => {
+                    let pale = ShapeStyle { color: color.mix(0.3), ..stroke(color, 1.0) };
+                    let style = if solid == Line::Faint { pale } else { stroke(color, 2.0) };
+                    drawn(chart.draw_series(LineSeries::new(line.clone(), style)).map(drop))?;
+                }
             }
             // A lone point has no line to be seen by.
             if series.markers || line.len() == 1 {

@@ -9,7 +9,7 @@ mod lines;
 
 pub use bars::{Bar, Bars};
 pub use histogram::Overlay;
-pub use lines::{LinePlot, Series, decimate, running_mean};
+pub use lines::{Line, LinePlot, Series, decimate, running_mean};
 
 use crate::{Error, Result};
 use axis::Axis;
@@ -103,7 +103,8 @@ pub(super) fn escape(text: &str) -> String {
 struct Key<'a> {
     name: &'a str,
     style: ShapeStyle,
-    dashed: bool,
+    line: Line,
+    marker: bool,
 }
 
 /// Writes the legend in rows from the upper left corner; returns its height in shown pixels.
@@ -116,21 +117,22 @@ fn legend(area: &Area, left: f64, keys: &[Key]) -> std::result::Result<f64, Box<
         if x > left && x + length > width {
             (x, y) = (left, y + ROW);
         }
-        let ends = if key.dashed { vec![(0.0, 6.0), (8.0, 14.0), (16.0, 22.0)] } else { vec![(0.0, 22.0)] };
-        for (from, to) in ends {
-            let point = |at: f64| (fine(x + at), fine(y));
-            drawn(match key.style.filled {
-                true => {
-                    let corners = [(fine(x + from), fine(y - 5.0)), (fine(x + to), fine(y + 5.0))];
-                    area.draw(&Rectangle::new(corners, key.style))
-                }
-                false => area.draw(&PathElement::new(vec![point(from), point(to)], key.style)),
-            })?;
+        let dashes: &[(f64, f64)] = match key.line {
+            Line::None => &[],
+            Line::Dashed => &[(0.0, 6.0), (8.0, 14.0), (16.0, 22.0)],
+            Line::Solid | Line::Faint => &[(0.0, 22.0)],
+        };
+        for (from, to) in dashes {
+            let ends = [from, to].map(|at| (fine(x + at), fine(y)));
+            drawn(area.draw(&PathElement::new(ends, key.style)))?;
+        }
+        if key.marker {
+            drawn(area.draw(&Circle::new((fine(x + 11.0), fine(y)), fine(3.0), key.style.filled())))?;
         }
         drawn(area.draw_text(key.name, &text(FONT, (HPos::Left, VPos::Center)), (fine(x + 28.0), fine(y))))?;
         x += length;
     }
-    Ok(if keys.is_empty() { 6.0 } else { y + ROW / 2.0 + 3.0 })
+    Ok(if keys.is_empty() { 8.0 } else { y + ROW / 2.0 + 3.0 })
 }
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;

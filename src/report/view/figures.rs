@@ -1,6 +1,6 @@
 //! The pictures of the report.
 use super::*;
-use crate::report::plots::{Bar, Bars, LinePlot, Overlay, Series, decimate, running_mean};
+use crate::report::plots::{Bar, Bars, Line, LinePlot, Overlay, Series, decimate, running_mean};
 
 /// Points a line has at most; extremes are kept.
 const POINTS: usize = 500;
@@ -19,7 +19,8 @@ impl Run<'_> {
             1..=100 => vec![Series { color: Some(color), ..Series::new(name, points) }],
             n => {
                 let mean = decimate(&running_mean(&points, (n / 50).clamp(10, 200)), POINTS);
-                let noise = Series { faint: true, color: Some(color), ..Series::new("", decimate(&points, POINTS)) };
+                let noise =
+                    Series { line: Line::Faint, color: Some(color), ..Series::new("", decimate(&points, POINTS)) };
                 vec![noise, Series { color: Some(color), ..Series::new(format!("{name}, running mean"), mean) }]
             }
         }
@@ -36,62 +37,62 @@ impl Run<'_> {
 }
 
 pub fn figures(run: &Run) -> Result<Vec<Figure>> {
+    let steps = run.steps.iter().map(|step| step.step).chain(run.evals.iter().map(|eval| eval.step));
+    let x_range = Some((0.0, steps.max().unwrap_or(0) as f64));
     let mut figures = Vec::new();
-    let mut figure =
-        |title: &str, note: String, y_label: &str, y_range, log: bool, series: Vec<Series>| -> Result<()> {
-            if series.iter().any(|series| !series.points.is_empty()) {
-                let log_y = log && spans_decades(&series);
-                let plot = LinePlot { x_label: "step".into(), y_label: y_label.into(), log_y, y_range, series };
-                figures.push(Figure { title: title.into(), note, svg: plot.svg(FIGURE)? });
-            }
-            Ok(())
-        };
-    let all = |parts: [Vec<Series>; 3]| parts.into_iter().flatten().collect::<Vec<_>>();
+    let mut add = |title: &str, note: String, y_label: &str, plot: LinePlot| -> Result<()> {
+        if plot.series.iter().any(|series| !series.points.is_empty()) {
+            let log_y = plot.log_y && spans_decades(&plot.series);
+            let plot = LinePlot { x_label: "step".into(), y_label: y_label.into(), x_range, log_y, ..plot };
+            figures.push(Figure { title: title.into(), note, svg: plot.svg(FIGURE)? });
+        }
+        Ok(())
+    };
+    let linear = |series| LinePlot { series, ..LinePlot::default() };
+    let log = |series| LinePlot { series, log_y: true, ..LinePlot::default() };
 
     for metric in ["accuracy", "matthews", "pearson", "f1", "perplexity"] {
         let series = metric_path(run, metric);
         // A lone evaluation is a number, not a path.
-        if series.iter().any(|series| series.points.len() > 1 && !series.dashed) {
-            let label = metric_name(metric) + if is_share(metric) { " (%)" } else { "" };
+        if series.iter().any(|series| series.points.len() > 1 && series.line != Line::Dashed) {
+            let name = if matches!(metric, "accuracy" | "perplexity") { metric.into() } else { metric_name(metric) };
+            let label = name + if is_share(metric) { " (%)" } else { "" };
+            let diagnostic = series.iter().any(|series| series.name.starts_with("unprojected"));
             let note = "the projected network is what counts; the unprojected one is a diagnostic";
-            let note = if series.iter().any(|s| s.name.starts_with("unprojected")) { note } else { "" };
-            let title = format!("{} along the path", metric_name(metric));
-            figure(&title, note.into(), &label, None, metric == "perplexity", series)?;
+            let note = if diagnostic { note.into() } else { String::new() };
+            let plot = if metric == "perplexity" { log(series) } else { linear(series) };
+            add(&format!("{} along the path", metric_name(metric)), note, &label, plot)?;
         }
     }
-    let loss = all([
-        run.path("loss", 0, |step| Some(step.loss)),
-        run.path("output distance", 1, |step| step.distance),
-        run.path("cross-entropy", 2, |step| step.cross_entropy),
-    ]);
-    let title = if run.steps.iter().any(|step| step.distance.is_some()) { "Loss and output distance" } else { "Loss" };
-    figure(title, "per batch".into(), "loss, distance", None, true, loss)?;
+
+    let mut losses = run.path("loss", 0, |step| Some(step.loss));
+    losses.extend(run.path("output distance", 1, |step| step.distance));
+    losses.extend(run.path("cross-entropy", 2, |step| step.cross_entropy));
+    let (title, label) = match run.steps.iter().any(|step| step.distance.is_some()) {
+        true => ("Loss and output distance", "loss, distance"),
+        false => ("Loss", "loss"),
+    };
+    add(title, "per batch".into(), label, log(losses))?;
 
     let relative = run.steps.iter().rev().find_map(|step| step.pull_relative);
-    let note =
-        relative.map(|share| format!("at the last step ‖w − w_p‖ / ‖w‖ = {}", number(share))).unwrap_or_default();
+    let note = relative.map(|share| format!("at the last step ‖w − w_p‖ / ‖w‖ = {}", number(share)));
     let pull = run.smooth("‖w − w_p‖", 0, |step| step.pull);
-    figure("Distance to the projection", note, "‖w − w_p‖", None, true, pull)?;
+    add("Distance to the projection", note.unwrap_or_default(), "‖w − w_p‖", log(pull))?;
 
     let mut sparsity = run.smooth("target", 0, |step| step.sparsity_target.map(|share| share * 100.0));
-    if !sparsity.is_empty() {
-        let measured = run.evals.iter().filter(|eval| matches!(eval.network, Network::Projected | Network::Final));
-        let points: Vec<_> = measured.map(|eval| (eval.step as f64, eval.sparsity * 100.0)).collect();
-        if !points.is_empty() {
-            let dots = Series {
-                markers: true,
-                faint: true,
-                color: Some(1),
-                ..Series::new("measured", decimate(&points, POINTS))
-            };
-            sparsity.push(dots);
-        }
-        figure("Sparsity", "over the prunable weights".into(), "sparsity (%)", Some((0.0, 100.0)), false, sparsity)?;
+    let measured = run.evals.iter().filter(|eval| matches!(eval.network, Network::Projected | Network::Final));
+    let measured: Vec<_> = measured.map(|eval| (eval.step as f64, eval.sparsity * 100.0)).collect();
+    if !sparsity.is_empty() && !measured.is_empty() {
+        let dots = Series::new("measured", decimate(&measured, POINTS));
+        sparsity.push(Series { markers: true, line: Line::None, color: Some(1), ..dots });
     }
+    let plot = LinePlot { y_range: Some((0.0, 100.0)), ..linear(sparsity) };
+    add("Sparsity", "over the prunable weights".into(), "sparsity (%)", plot)?;
+
     let rate = run.smooth("learning rate", 0, |step| Some(step.learning_rate));
-    figure("Learning rate", String::new(), "learning rate", None, false, rate)?;
+    add("Learning rate", String::new(), "learning rate", linear(rate))?;
     let norm = run.path("‖gradient‖", 0, |step| Some(step.gradient_norm));
-    figure("Gradient norm", "before clipping".into(), "‖gradient‖", None, true, norm)?;
+    add("Gradient norm", "before clipping".into(), "‖gradient‖", log(norm))?;
     Ok(figures)
 }
 
@@ -118,20 +119,21 @@ fn metric_path(run: &Run, metric: &str) -> Vec<Series> {
         };
         if let (Some(&(_, dense)), Some(last)) = (of(Network::Dense).last(), last_step.filter(|&last| last > 0)) {
             let level = vec![(0.0, dense), (last as f64, dense)];
-            series.push(Series { dashed: true, color: Some(6), ..Series::new(format!("dense{suffix}"), level) });
+            series.push(Series { line: Line::Dashed, color: Some(6), ..Series::new(format!("dense{suffix}"), level) });
         }
         let lines = [
             (Network::Projected, "projected", 0),
-            (Network::Unprojected, "unprojected", 5),
+            (Network::Unprojected, "unprojected", 3),
             (Network::Final, "final", 1),
         ];
         for (network, name, color) in lines {
             let points = of(network);
             if !points.is_empty() {
                 let markers = network == Network::Final || points.len() <= 30;
+                let line = if network == Network::Final { Line::None } else { Line::Solid };
                 let color = Some(if suffix.is_empty() { color } else { series.len() });
                 let points = decimate(&points, POINTS);
-                series.push(Series { markers, color, ..Series::new(format!("{name}{suffix}"), points) });
+                series.push(Series { markers, line, color, ..Series::new(format!("{name}{suffix}"), points) });
             }
         }
     }

@@ -1,0 +1,4 @@
+//! What several test crates share.
+#![allow(dead_code)] // each uses a part of it
+
+pub mod op;

@@ -1,0 +1,276 @@
+//! The checks that every op passes: its host passes against its f64 reference, and against each other.
+//!
+//! All return what is wrong as text instead of panicking, so that tests can plant a bug and see it caught. Each
+//! comparison is written `if !(error <= tolerance) { fail }`, which a NaN does not pass; and every output is NaN
+//! before an op writes it, so that an element nobody wrote does not pass either.
+use fipk::dual::Dual;
+use fipk::ops::{Cotangent, Op};
+use fipk::rng::Rng;
+use fipk::tensor::{Shape, View, numel};
+
+/// What an input is to the derivative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Differentiable,
+    /// Real, but without a derivative by the op's own rule.
+    Constant,
+    Index,
+}
+
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub shape: Shape,
+    pub data: Vec<f32>,
+    pub role: Role,
+}
+
+/// An op on one set of inputs.
+///
+/// `ulps` is the tolerance, in units of f32's rounding (2⁻²³) of an element's scale: |want| plus what the element
+/// would move (root mean square) if every input, or every tangent, moved by itself times a random sign. That second
+/// part is the size of the terms that cancelled on the way; a naive f32 sum of k terms errs by about √k/4 such units.
+#[derive(Debug)]
+pub struct Case {
+    pub op: Box<dyn Op>,
+    pub inputs: Vec<Input>,
+    pub ulps: f64,
+}
+
+/// Adjoint and gradient checks add the rounding of their own sums to a case's `ulps`.
+const SUM_ULPS: f64 = 16.0;
+const EPS: f64 = f32::EPSILON as f64;
+
+type Tangents<'a> = Vec<Option<&'a [f32]>>;
+type Checked = Result<(), String>;
+
+impl Case {
+    fn shapes(&self) -> Vec<&[usize]> {
+        self.inputs.iter().map(|i| i.shape.as_slice()).collect()
+    }
+    fn numel(&self) -> Result<usize, String> {
+        Ok(numel(&self.op.output(&self.shapes())?))
+    }
+    fn views(&self) -> Vec<View<'_>> {
+        self.inputs.iter().map(|i| View { data: &i.data, shape: &i.shape }).collect()
+    }
+    fn differentiable(&self) -> Vec<usize> {
+        (0..self.inputs.len()).filter(|&i| self.inputs[i].role == Role::Differentiable).collect()
+    }
+    /// A random direction in each differentiable input.
+    fn directions(&self, rng: &mut Rng) -> Vec<Vec<f32>> {
+        self.inputs.iter().map(|i| i.data.iter().map(|_| rng.normal()).collect()).collect()
+    }
+    fn describe(&self) -> String {
+        format!("{:?} on {:?}", self.op, self.shapes())
+    }
+
+    /// y and J dx by the reference.
+    fn reference(&self, dx: &[Option<&[f32]>]) -> Result<(Vec<f64>, Vec<f64>), String> {
+        let dual = |i: usize| {
+            let (input, d) = (&self.inputs[i], dx[i]);
+            let re = |v: f32| if input.role == Role::Index { f64::from(v.to_bits() as i32) } else { f64::from(v) };
+            let dual = |(at, v): (usize, &f32)| Dual::new(re(*v), d.map_or(0.0, |d| f64::from(d[at])));
+            input.data.iter().enumerate().map(dual).collect::<Vec<Dual>>()
+        };
+        let duals: Vec<Vec<Dual>> = (0..self.inputs.len()).map(dual).collect();
+        let views: Vec<View<Dual>> =
+            duals.iter().zip(&self.inputs).map(|(data, i)| View { data, shape: &i.shape }).collect();
+        let mut y = vec![Dual::new(f64::NAN, f64::NAN); self.numel()?];
+        self.op.reference(&views, &mut y);
+        Ok((y.iter().map(|d| d.re).collect(), y.iter().map(|d| d.eps).collect()))
+    }
+
+    /// The root mean square of J (v · random signs): the size of the terms of J v, whatever cancels among them.
+    fn magnitude(&self, v: &[Option<&[f32]>]) -> Result<Vec<f64>, String> {
+        const DRAWS: usize = 8;
+        let mut rng = Rng::new(11, 1);
+        let mut squares = vec![0.0; self.numel()?];
+        for _ in 0..DRAWS {
+            let mut sign = |v: &f32| if rng.next_u32() & 1 == 0 { *v } else { -*v };
+            let signed: Vec<Option<Vec<f32>>> =
+                v.iter().map(|v| v.map(|v| v.iter().map(&mut sign).collect())).collect();
+            let (_, moved) = self.reference(&signed.iter().map(Option::as_deref).collect::<Vec<_>>())?;
+            squares.iter_mut().zip(moved).for_each(|(s, m)| *s += m * m / DRAWS as f64);
+        }
+        Ok(squares.into_iter().map(f64::sqrt).collect())
+    }
+
+    /// y and what is saved, from memory that holds NaN.
+    fn forward(&self) -> Result<(Vec<f32>, Vec<f32>), String> {
+        let mut y = vec![f32::NAN; self.numel()?];
+        let mut saved = vec![f32::NAN; self.op.saved(&self.shapes())];
+        self.op.forward(&self.views(), &mut y, &mut saved);
+        Ok((y, saved))
+    }
+    fn jvp(&self, y: &[f32], saved: &[f32], dx: &[Option<&[f32]>]) -> Vec<f32> {
+        let mut dy = vec![f32::NAN; y.len()];
+        self.op.jvp(&self.views(), y, saved, dx, &mut dy);
+        dy
+    }
+    /// gx (+)= Jᵀ gy on the inputs `of`, shown what the op says it reads and nothing else.
+    fn vjp(
+        &self,
+        y: &[f32],
+        saved: &[f32],
+        gy: &[f32],
+        of: &[usize],
+        add: bool,
+        mut gx: Vec<Vec<f32>>,
+    ) -> Vec<Vec<f32>> {
+        let reads = self.op.reverse_reads();
+        let mut views = self.views();
+        for (i, view) in views.iter_mut().enumerate().filter(|(i, _)| !reads.inputs.contains(i)) {
+            *view = View { data: &[], shape: &self.inputs[i].shape };
+        }
+        let mut cotangents: Vec<Option<Cotangent>> =
+            gx.iter_mut().enumerate().map(|(i, data)| of.contains(&i).then_some(Cotangent { data, add })).collect();
+        self.op.vjp(&views, if reads.output { y } else { &[] }, saved, gy, &mut cotangents);
+        gx
+    }
+    fn poisoned(&self) -> Vec<Vec<f32>> {
+        self.inputs.iter().map(|i| vec![f32::NAN; i.data.len()]).collect()
+    }
+}
+
+/// |got − want| within `ulps` of `scale`, for the worst element and for the norm.
+fn close(what: &str, got: &[f32], want: &[f64], scale: &[f64], ulps: f64) -> Checked {
+    let top = scale.iter().fold(0.0f64, |m, s| m.max(*s));
+    let error: Vec<f64> = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).collect();
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} elements, wanted {}", got.len(), want.len()));
+    }
+    for (i, e) in error.iter().enumerate() {
+        if !(*e <= ulps * EPS * top) {
+            let off = e / (EPS * top);
+            return Err(format!("{what}[{i}]: got {}, want {}: off by {off:.1} ulps of {top:.3e}", got[i], want[i]));
+        }
+    }
+    let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let (off, size) = (norm(&error), norm(scale));
+    if !(off <= ulps * EPS * size) {
+        return Err(format!("{what}: the error's norm is {:.1} ulps of {size:.3e}", off / (EPS * size)));
+    }
+    Ok(())
+}
+
+fn scale(want: &[f64], magnitude: &[f64]) -> Vec<f64> {
+    want.iter().zip(magnitude).map(|(w, m)| w.abs() + m).collect()
+}
+
+/// `keep` of the directions, the rest known to be zero.
+fn only<'a>(dx: &'a [Vec<f32>], keep: &[usize]) -> Tangents<'a> {
+    dx.iter().enumerate().map(|(i, d)| keep.contains(&i).then_some(d.as_slice())).collect()
+}
+
+/// Value and JVP against the reference: each tangent alone, all together, and none.
+pub fn check_reference(case: &Case) -> Checked {
+    let all = case.differentiable();
+    let x: Vec<Vec<f32>> = case.inputs.iter().map(|i| i.data.clone()).collect();
+    let (want, _) = case.reference(&vec![None; case.inputs.len()])?;
+    let (y, saved) = case.forward()?;
+    close("y", &y, &want, &scale(&want, &case.magnitude(&only(&x, &all))?), case.ulps)?;
+
+    let dx = case.directions(&mut Rng::new(5, 0));
+    let mut subsets: Vec<Vec<usize>> = all.iter().map(|&i| vec![i]).collect();
+    subsets.push(all);
+    for keep in subsets {
+        let tangents = only(&dx, &keep);
+        let (_, want) = case.reference(&tangents)?;
+        let dy = case.jvp(&y, &saved, &tangents);
+        close(&format!("dy of inputs {keep:?}"), &dy, &want, &scale(&want, &case.magnitude(&tangents)?), case.ulps)?;
+    }
+    let none = case.jvp(&y, &saved, &vec![None; case.inputs.len()]);
+    if none.iter().any(|v| *v != 0.0) {
+        return Err("dy of no tangent at all is not zero".to_string());
+    }
+    Ok(())
+}
+
+/// <u, J v> = <Jᵀu, v> for each input alone, with cotangents that are set; that adding adds the same to what is
+/// there; and that what is asked of one input does not depend on what is asked of the others.
+pub fn check_adjoint(case: &Case) -> Checked {
+    let mut rng = Rng::new(6, 0);
+    let (y, saved) = case.forward()?;
+    let u: Vec<f32> = y.iter().map(|_| rng.normal()).collect();
+    let (dx, all) = (case.directions(&mut rng), case.differentiable());
+    let set = case.vjp(&y, &saved, &u, &all, false, case.poisoned());
+    let base = case.directions(&mut rng);
+    let added = case.vjp(&y, &saved, &u, &all, true, base.clone());
+    for &i in &all {
+        let dy = case.jvp(&y, &saved, &only(&dx, &[i]));
+        let (left, left_scale) = dot(&u, &dy);
+        let (right, right_scale) = dot(&set[i], &dx[i]);
+        let tolerance = (case.ulps + SUM_ULPS) * EPS * (left_scale + right_scale);
+        if !((left - right).abs() <= tolerance) {
+            return Err(format!("input {i}: <u, Jv> = {left} and <Jᵀu, v> = {right}, more than {tolerance:.1e} apart"));
+        }
+        let want: Vec<f64> = base[i].iter().zip(&set[i]).map(|(b, g)| f64::from(*b) + f64::from(*g)).collect();
+        let sizes: Vec<f64> = base[i].iter().zip(&set[i]).map(|(b, g)| f64::from(b.abs() + g.abs())).collect();
+        close(&format!("gx of input {i}, added"), &added[i], &want, &sizes, SUM_ULPS)?;
+        let alone = case.vjp(&y, &saved, &u, &[i], false, case.poisoned());
+        same_bits(&format!("gx of input {i}, alone"), &alone[i], &set[i])?;
+    }
+    Ok(())
+}
+
+/// Every element of Jᵀu against the reference's Jacobian, a column at a time: for small cases alone.
+pub fn check_gradient(case: &Case) -> Checked {
+    const COLUMNS: usize = 400;
+    let (y, saved) = case.forward()?;
+    let mut rng = Rng::new(8, 0);
+    let u: Vec<f32> = y.iter().map(|_| rng.normal()).collect();
+    let all = case.differentiable();
+    let set = case.vjp(&y, &saved, &u, &all, false, case.poisoned());
+    for &i in all.iter().filter(|&&i| case.inputs[i].data.len() <= COLUMNS) {
+        let (mut want, mut sizes) = (Vec::new(), Vec::new());
+        for j in 0..case.inputs[i].data.len() {
+            let mut unit = vec![0.0; case.inputs[i].data.len()];
+            unit[j] = 1.0;
+            let tangents: Tangents = (0..case.inputs.len()).map(|k| (k == i).then_some(unit.as_slice())).collect();
+            let (_, column) = case.reference(&tangents)?;
+            let terms = || column.iter().zip(&u).map(|(c, u)| c * f64::from(*u));
+            want.push(terms().sum::<f64>());
+            sizes.push(terms().map(|t| t * t).sum::<f64>().sqrt());
+        }
+        close(&format!("gx of input {i}"), &set[i], &want, &scale(&want, &sizes), case.ulps + SUM_ULPS)?;
+    }
+    Ok(())
+}
+
+/// The same bits from one thread and from three.
+pub fn check_threads(case: &Case) -> Checked {
+    let run = || -> Result<Vec<Vec<f32>>, String> {
+        let mut rng = Rng::new(9, 0);
+        let (y, saved) = case.forward()?;
+        let (dx, all) = (case.directions(&mut rng), case.differentiable());
+        let u: Vec<f32> = y.iter().map(|_| rng.normal()).collect();
+        let dy = case.jvp(&y, &saved, &only(&dx, &all));
+        let gx = case.vjp(&y, &saved, &u, &all, false, case.poisoned());
+        let added = case.vjp(&y, &saved, &u, &all, true, dx.clone());
+        let written = all.iter().flat_map(|&i| [gx[i].clone(), added[i].clone()]);
+        Ok([y, saved, dy].into_iter().chain(written).collect())
+    };
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
+        pool.install(run)
+    };
+    let (one, three) = (on(1)?, on(3)?);
+    one.iter().zip(&three).try_for_each(|(a, b)| same_bits("on 1 and 3 threads: a result", a, b))
+}
+
+/// All of them.
+pub fn check(case: &Case) -> Checked {
+    let checks = [check_reference, check_adjoint, check_gradient, check_threads];
+    checks.iter().try_for_each(|check| check(case)).map_err(|what| format!("{}: {what}", case.describe()))
+}
+
+fn same_bits(what: &str, a: &[f32], b: &[f32]) -> Checked {
+    let differ = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
+    differ.map_or(Ok(()), |i| Err(format!("{what} differs at {i}: {} and {}", a[i], b[i])))
+}
+
+/// Σ a b, and Σ |a b|.
+fn dot(a: &[f32], b: &[f32]) -> (f64, f64) {
+    let terms = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))
+}
