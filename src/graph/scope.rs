@@ -1,7 +1,7 @@
 //! The builder. Its calls do not fail one by one: the first error is kept, with its place in the network,
 //! and [`build`] returns it, so that a model reads as the network and not as its error handling.
 use super::{Graph, Kind, Param, Source, Tensor, Value};
-use crate::ops::{Activation, Add, Linear, Op};
+use crate::ops::{Activation, Add, Attention, LayerNorm, Linear, Op};
 use crate::tensor::{Element, Shape};
 use crate::{Error, Result};
 use std::cell::RefCell;
@@ -144,6 +144,19 @@ impl Scope<'_> {
 
     pub fn add(&self, a: Value, b: Value) -> Value {
         self.apply(Add, &[a, b])
+    }
+
+    /// `name.weight` [n] and `name.bias` [n] on the last axis of x [.., n].
+    pub fn layer_norm(&self, name: &str, x: Value, eps: f32) -> Value {
+        let (s, n) = (self.at(name), self.dim(x, -1));
+        let w = s.param("weight", &[n], Kind::Norm);
+        let b = s.param("bias", &[n], Kind::Bias);
+        s.apply(LayerNorm { eps }, &[x, w, b])
+    }
+
+    /// q, k, v [B, S, H D] with their heads side by side, mask [B, S] (1: attend, 0: padding).
+    pub fn attention(&self, heads: usize, q: Value, k: Value, v: Value, mask: Value) -> Value {
+        self.apply(Attention { heads }, &[q, k, v, mask])
     }
 
     pub fn activation(&self, f: Activation, x: Value) -> Value {

@@ -18,53 +18,122 @@ pub enum Activation {
 const C: f32 = 0.797_884_6;
 const A: f32 = 0.044_715;
 
-/// y_i = f(x_i, w_i) in parallel, compiled for the machine's widest vectors.
-fn map(x: &[f32], w: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+/// A function of one variable. A trait and not a closure, so that its methods are surely inlined into the loops.
+trait Curve {
+    fn value(x: f32) -> f32;
+    /// The derivative, from x (from the value, for tanh).
+    fn slope(at: f32) -> f32;
+}
+
+struct GeluErf;
+struct GeluTanh;
+struct Relu;
+struct Tanh;
+
+impl Curve for GeluErf {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        // Φ is 0 from here on; the bound keeps -inf from making a NaN of it.
+        let bounded = if x < -20.0 { -20.0 } else { x };
+        bounded * math::normal_cdf(x)
+    }
+    /// Φ(x) + x φ(x).
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let bounded = if x.abs() > 20.0 { 20.0 } else { x };
+        bounded.mul_add(math::normal_pdf(x), math::normal_cdf(x))
+    }
+}
+
+impl GeluTanh {
+    /// (x within ±10, e^(−2u), 1/(1 + e^(−2u))) with u = √(2/π)(x + 0.044715 x³): ½(1 + tanh u) is the last,
+    /// which keeps its digits where 1 + tanh u loses them. Past ±10 nothing changes that an f32 can show.
+    #[inline(always)]
+    fn logistic(x: f32) -> (f32, f32, f32) {
+        let t = if x > 10.0 { 10.0 } else { x };
+        let t = if t < -10.0 { -10.0 } else { t };
+        let e = math::exp(-2.0 * C * t * (A * t).mul_add(t, 1.0));
+        (t, e, 1.0 / (1.0 + e))
+    }
+}
+
+impl Curve for GeluTanh {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        let (_, _, h) = Self::logistic(x);
+        let bounded = if x < -10.0 { -10.0 } else { x };
+        bounded * h
+    }
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let (x, e, h) = Self::logistic(x);
+        let inner = 2.0 * C * (3.0 * A * x).mul_add(x, 1.0);
+        (x * inner * h).mul_add(e * h, h)
+    }
+}
+
+impl Curve for Relu {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        if x < 0.0 { 0.0 } else { x }
+    }
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        if x > 0.0 { 1.0 } else { 0.0 }
+    }
+}
+
+impl Curve for Tanh {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        math::tanh(x)
+    }
+    #[inline(always)]
+    fn slope(y: f32) -> f32 {
+        (1.0 - y) * (1.0 + y)
+    }
+}
+
+/// y_i = f(x_i) in parallel, compiled for the machine's widest vectors.
+fn map<F: Curve>(x: &[f32], y: &mut [f32]) {
     let arch = simd();
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(w.par_chunks(CHUNK)).for_each(|((y, x), w)| {
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
         arch.dispatch(
             #[inline(always)]
             || {
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = f(*x, *w);
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = F::value(*x);
                 }
             },
         );
     });
 }
 
-/// Run `$body` with `$slope` bound to this activation's derivative (of x; of y for tanh), so that each
-/// loop is compiled for one function.
-macro_rules! with_slope {
-    ($self:expr, $slope:ident => $body:expr) => {
-        match $self {
-            Activation::GeluErf => {
-                let $slope = |x: f32| math::normal_cdf(x) + x * math::normal_pdf(x);
-                $body
-            }
-            Activation::GeluTanh => {
-                let $slope = |x: f32| {
-                    let t = math::tanh(C * (x + A * x * x * x));
-                    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * C * (1.0 + 3.0 * A * x * x)
-                };
-                $body
-            }
-            Activation::Relu => {
-                let $slope = |x: f32| if x > 0.0 { 1.0 } else { 0.0 };
-                $body
-            }
-            Activation::Tanh => {
-                let $slope = |y: f32| 1.0 - y * y;
-                $body
-            }
-        }
-    };
+/// out_i (+)= f'(at_i) d_i, likewise: the tangent and the cotangent, as a diagonal is its own transpose.
+fn scale<F: Curve>(at: &[f32], d: &[f32], out: &mut [f32], add: bool) {
+    let arch = simd();
+    out.par_chunks_mut(CHUNK).zip(at.par_chunks(CHUNK)).zip(d.par_chunks(CHUNK)).for_each(|((out, at), d)| {
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for ((out, at), d) in out.iter_mut().zip(at).zip(d) {
+                    let v = F::slope(*at) * d;
+                    *out = if add { *out + v } else { v };
+                }
+            },
+        );
+    });
 }
 
 impl Activation {
-    /// What the slope is a function of: y for tanh, x for the others.
-    fn at<'a>(self, x: &'a [f32], y: &'a [f32]) -> &'a [f32] {
-        if self == Self::Tanh { y } else { x }
+    /// out (+)= f'(x) d, with y = f(x).
+    fn derivative(self, x: &[f32], y: &[f32], d: &[f32], out: &mut [f32], add: bool) {
+        match self {
+            Self::GeluErf => scale::<GeluErf>(x, d, out, add),
+            Self::GeluTanh => scale::<GeluTanh>(x, d, out, add),
+            Self::Relu => scale::<Relu>(x, d, out, add),
+            Self::Tanh => scale::<Tanh>(y, d, out, add),
+        }
     }
 }
 
@@ -85,7 +154,11 @@ impl Op for Activation {
     }
     fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
         let n = numel(x[0]) as u64;
-        let flops = if *self == Self::Relu { 1 } else { 20 };
+        let flops = match self {
+            Self::GeluErf => 45,
+            Self::GeluTanh | Self::Tanh => 30,
+            Self::Relu => 1,
+        };
         Cost { flops: flops * n, bytes: if pass == Pass::Forward { 8 } else { 12 } * n }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -103,58 +176,78 @@ impl Op for Activation {
         }
     }
     fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
-        let x = x[0].data;
         match self {
-            Self::GeluErf => map(
-                x,
-                x,
-                y,
-                #[inline(always)]
-                |x, _| x * math::normal_cdf(x),
-            ),
-            Self::GeluTanh => map(
-                x,
-                x,
-                y,
-                #[inline(always)]
-                |x, _| 0.5 * x * (1.0 + math::tanh(C * (x + A * x * x * x))),
-            ),
-            Self::Relu => map(
-                x,
-                x,
-                y,
-                #[inline(always)]
-                |x, _| if x > 0.0 { x } else { 0.0 * x },
-            ),
-            Self::Tanh => map(
-                x,
-                x,
-                y,
-                #[inline(always)]
-                |x, _| math::tanh(x),
-            ),
+            Self::GeluErf => map::<GeluErf>(x[0].data, y),
+            Self::GeluTanh => map::<GeluTanh>(x[0].data, y),
+            Self::Relu => map::<Relu>(x[0].data, y),
+            Self::Tanh => map::<Tanh>(x[0].data, y),
         }
     }
     fn jvp(&self, x: &[View], y: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
         match dx[0] {
-            Some(dx) => {
-                with_slope!(self, slope => map(self.at(x[0].data, y), dx, dy, #[inline(always)] |x, d| slope(x) * d))
-            }
+            Some(dx) => self.derivative(x[0].data, y, dx, dy, false),
             None => dy.fill(0.0),
         }
     }
     fn vjp(&self, x: &[View], y: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
-        let Some(g) = &mut gx[0] else { return };
-        let (arch, at, add) = (simd(), self.at(x[0].data, y), g.add);
-        with_slope!(self, slope => {
-            g.data.par_chunks_mut(CHUNK).zip(at.par_chunks(CHUNK)).zip(gy.par_chunks(CHUNK)).for_each(|((g, x), gy)| {
-                arch.dispatch(#[inline(always)] || {
-                    for ((g, x), gy) in g.iter_mut().zip(x).zip(gy) {
-                        let v = slope(*x) * gy;
-                        *g = if add { *g + v } else { v };
-                    }
-                });
-            });
-        });
+        if let Some(g) = &mut gx[0] {
+            self.derivative(x[0].data, y, gy, g.data, g.add);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (y, dy/dx) at each x, by the host's passes.
+    fn value_and_slope(f: Activation, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let shape = [x.len()];
+        let views = [View { data: x, shape: &shape }];
+        let (ones, mut y, mut dy) = (vec![1.0; x.len()], vec![0.0; x.len()], vec![0.0; x.len()]);
+        f.forward(&views, &mut y, &mut []);
+        f.jvp(&views, &y, &[], &[Some(&ones)], &mut dy);
+        (y, dy)
+    }
+
+    #[test]
+    fn values_and_slopes_follow_the_definition_over_the_whole_range() {
+        let x: Vec<f32> = (0..=120_000).map(|i| (i as f32 - 60_000.0) / 2000.0).collect();
+        for f in [Activation::GeluErf, Activation::GeluTanh, Activation::Relu, Activation::Tanh] {
+            let at: Vec<Dual> = x.iter().map(|x| Dual::new(f64::from(*x), 1.0)).collect();
+            let mut want = vec![Dual::ZERO; x.len()];
+            f.reference(&[View { data: &at, shape: &[x.len()] }], &mut want);
+            let (y, dy) = value_and_slope(f, &x);
+            for (i, want) in want.iter().enumerate() {
+                let scale = 1.0 + f64::from(x[i]).abs();
+                let (e, de) = ((f64::from(y[i]) - want.re).abs(), (f64::from(dy[i]) - want.eps).abs());
+                assert!(
+                    e <= 3e-7 * scale && de <= 1e-6,
+                    "{}({}): {} and {}, want {want:?}",
+                    f.name(),
+                    x[i],
+                    y[i],
+                    dy[i]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn infinities_have_their_limits_and_nan_is_kept() {
+        let inf = f32::INFINITY;
+        for f in [Activation::GeluErf, Activation::GeluTanh, Activation::Relu, Activation::Tanh] {
+            let (y, dy) = value_and_slope(f, &[inf, -inf, 1e30, -1e30, f32::NAN]);
+            let bounded = f == Activation::Tanh;
+            let (up, large, low) = if bounded { (1.0, 1.0, -1.0) } else { (inf, 1e30, 0.0) };
+            let slope = if bounded { 0.0 } else { 1.0 };
+            let near =
+                |got: &[f32], want: [f32; 4]| got.iter().zip(want).all(|(g, w)| *g == w || (g - w).abs() <= 1e-30);
+            assert!(
+                near(&y[..4], [up, low, large, low]) && near(&dy[..4], [slope, 0.0, slope, 0.0]),
+                "{f:?} {y:?} {dy:?}"
+            );
+            assert!(y[4].is_nan(), "{}", f.name());
+        }
     }
 }
