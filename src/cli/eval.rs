@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(3..))]
     max_length: Option<u32>,
     /// End with exit code 3 unless this is met, as 'accuracy>=0.95'; repeatable
-    #[arg(long, value_name = "METRIC>=X")]
+    #[arg(long, value_name = "CONDITION")]
     require: Vec<Requirement>,
 }
 

@@ -39,7 +39,7 @@ pub struct OutFlags {
     #[arg(long, value_name = "TYPE")]
     pub save_dtype: Option<SaveDtype>,
     /// End with exit code 3 unless the stored network meets this on held-out data, as 'accuracy>=0.95'; repeatable
-    #[arg(long, value_name = "METRIC>=X")]
+    #[arg(long, value_name = "CONDITION")]
     pub require: Vec<Requirement>,
 }
 

@@ -37,7 +37,7 @@ use globals::Globals;
 /// weights are zero, so the network becomes sparse and keeps doing what it did. The folders it writes load in
 /// `transformers` unchanged.
 #[derive(Debug, Parser)]
-#[command(name = "fipk", version, max_term_width = 110, after_help = AFTER, propagate_version = true)]
+#[command(name = "fipk", version, max_term_width = 110, after_help = AFTER, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,

@@ -1,6 +1,6 @@
 //! `fipk resume`: a run that was stopped goes on.
 use super::globals::Context;
-use super::runs::{self, METRICS, MODEL};
+use super::runs::{self, METRICS, MODEL, Manner};
 use super::settings::{self, Settings};
 use super::setup::Setup;
 use crate::report::{Event, record};
@@ -42,7 +42,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         };
     }
     let setup = Setup::new(Settings::read(&args.run)?)?;
-    runs::drive(&setup, &args.run, context.output, runs::typed()).map(drop)
+    runs::drive(&setup, &args.run, &Manner::new(context.output)).map(drop)
 }
 
 /// How the run ended, if it came to its end.

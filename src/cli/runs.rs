@@ -31,12 +31,31 @@ const PIXELS: &str =
 /// Bins of a layer's histogram.
 const BINS: usize = 64;
 
+/// How a run speaks.
+pub struct Manner<'a> {
+    pub output: Output,
+    /// Whether its end is summed up on stdout.
+    pub summary: bool,
+    /// As it was typed.
+    pub command: String,
+    /// What is recorded at the end besides the run's own events.
+    pub closing: &'a dyn Fn(&Outcome) -> Vec<Event>,
+}
+
+impl Manner<'_> {
+    /// Of a command that is one run.
+    pub fn new(output: Output) -> Self {
+        Self { output, summary: true, command: typed(), closing: &|_| Vec::new() }
+    }
+}
+
 /// Runs to the end in `out`, which holds the settings, from its newest checkpoint if it has one.
 ///
 /// # Errors
 /// [`Error::Interrupted`] once the state is saved; [`Error::TargetNotMet`] once everything is stored; whatever else
 /// went wrong on the way.
-pub fn drive(setup: &Setup, out: &Path, output: Output, command: String) -> Result<Outcome> {
+pub fn drive(setup: &Setup, out: &Path, manner: &Manner) -> Result<Outcome> {
+    let output = manner.output;
     let stop = stop::on_interrupt()?;
     let held_out = setup.held_out.as_ref().map(|(data, name)| (&**data, name.clone()));
     let job = Job {
@@ -63,7 +82,7 @@ pub fn drive(setup: &Setup, out: &Path, output: Output, command: String) -> Resu
     }
     .echo(output.json);
     if !run.resumed() {
-        recorder.write(start(setup, command, device))?;
+        recorder.write(start(setup, manner.command.clone(), device))?;
     }
     let progress = Progress::new(run.plan().steps, !output.quiet && !output.json);
     progress.resume(run.step());
@@ -77,7 +96,7 @@ pub fn drive(setup: &Setup, out: &Path, output: Output, command: String) -> Resu
     let ended = run.drive(&mut recorder, &mut observe, stop);
     progress.finish();
     match ended {
-        Ok(outcome) => finish(setup, out, &mut recorder, output, outcome),
+        Ok(outcome) => finish(setup, out, &mut recorder, manner, outcome),
         Err(error) => {
             let (status, error) = match error {
                 Error::Interrupted(saved) => {
@@ -131,7 +150,7 @@ pub fn metric(name: &str, value: f64) -> String {
 }
 
 /// Stores the model and the report, and says how it ended.
-fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, output: Output, outcome: Outcome) -> Result<Outcome> {
+fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, manner: &Manner, outcome: Outcome) -> Result<Outcome> {
     for (nth, span) in setup.layout.spans().iter().enumerate() {
         let (before, after) = (&setup.weights[span.range()], &outcome.weights[span.range()]);
         let zeros = after.iter().filter(|&&x| x == 0.0).count() as u64;
@@ -157,6 +176,9 @@ fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, output: Output, ou
     }
     let model = folder.commit()?;
 
+    for event in (manner.closing)(&outcome) {
+        recorder.write(event)?;
+    }
     let judged = judge(setup, &outcome);
     let prunes = setup.settings.method != Method::Train;
     let end = report::End {
@@ -167,7 +189,8 @@ fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, output: Output, ou
     };
     recorder.write(end)?;
     let page = html::write(out)?;
-    if !output.json {
+    let output = manner.output;
+    if manner.summary && !output.json {
         output.result(&json!(null), &[summary(setup, &outcome, recorder.seconds())])?;
         output.remark(format!("\nmodel   {}\nreport  {}", model.display(), page.display()));
     }

@@ -5,7 +5,7 @@ use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
 use super::project::{missing, require_sparsity};
-use super::runs;
+use super::runs::{self, Manner};
 use super::settings::Settings;
 use super::setup::{self, Setup, Source};
 use crate::Result;
@@ -69,7 +69,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     settings.absolute()?;
     let setup = Setup::new(settings)?;
     let out = setup::found(folder, &setup.settings)?;
-    runs::drive(&setup, &out, context.output, runs::typed()).map(drop)
+    runs::drive(&setup, &out, &Manner::new(context.output)).map(drop)
 }
 
 fn resolve(args: &Args, context: &Context) -> Result<Settings> {

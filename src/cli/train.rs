@@ -3,7 +3,7 @@ use super::files::{DataFlags, OutFlags};
 use super::flags::{BudgetFlags, OptimizerFlags};
 use super::globals::Context;
 use super::project::missing;
-use super::runs;
+use super::runs::{self, Manner};
 use super::settings::Settings;
 use super::setup::{self, Setup, Source};
 use crate::Result;
@@ -66,5 +66,5 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     settings.absolute()?;
     let setup = Setup::new(settings)?;
     let out = setup::found(folder, &setup.settings)?;
-    runs::drive(&setup, &out, context.output, runs::typed()).map(drop)
+    runs::drive(&setup, &out, &Manner::new(context.output)).map(drop)
 }

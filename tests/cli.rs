@@ -1,0 +1,12 @@
+//! The binary from outside: help, exit codes, the wording of errors, and what every verb writes.
+#[path = "cli/support.rs"]
+mod support;
+
+#[path = "cli/errors.rs"]
+mod errors;
+#[path = "cli/help.rs"]
+mod help;
+#[path = "cli/models.rs"]
+mod models;
+#[path = "cli/runs.rs"]
+mod runs;

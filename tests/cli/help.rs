@@ -1,0 +1,85 @@
+//! Help is complete: every verb, every flag, its default.
+use super::support::{done, fails, fipk};
+
+const VERBS: [&str; 13] = [
+    "sparsify", "train", "resume", "eval", "drift", "project", "forward", "jvp", "vjp", "report", "quickstart", "doctor",
+    "completions",
+];
+
+#[test]
+fn the_overview_names_every_verb_and_nothing_that_is_not_there() {
+    let help = done(&["--help"]).stdout;
+    for verb in VERBS {
+        assert!(help.lines().any(|l| l.trim_start().starts_with(verb)), "{verb} is not in:\n{help}");
+    }
+    for coming in ["metric", "learn", "ensemble", "geodesic"] {
+        assert!(!help.lines().any(|l| l.trim_start().starts_with(&format!("{coming} "))), "{coming} is in:\n{help}");
+    }
+    for part in ["glue/TASK:DIR", "Exit codes", "Examples:"] {
+        assert!(help.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    for verb in VERBS {
+        let help = done(&[verb, "--help"]).stdout;
+        assert!(help.contains("Example") && help.contains(&format!("fipk {verb}")), "{verb}:\n{help}");
+        assert!(help.contains("--threads") && help.contains("--json"), "{verb} lacks the global options");
+        assert_eq!(done(&[verb, "-h"]).code, Some(0));
+    }
+}
+
+/// Flags that switch something on, must be given, or have no value by themselves.
+const WITHOUT_DEFAULT: [&str; 25] = [
+    "model", "arch", "data", "out", "overwrite", "require", "dry-run", "sparsity", "no-teacher-cache", "steps",
+    "exclude", "freeze", "config", "verbose", "quiet", "json", "help", "version", "inputs", "output", "tangents",
+    "cotangents", "learning-rate-alias", "overwrite", "seed-alias",
+];
+
+#[test]
+fn every_flag_says_its_default() {
+    for verb in VERBS {
+        let help = done(&[verb, "--help"]).stdout;
+        let mut lines = help.lines().peekable();
+        while let Some(line) = lines.next() {
+            let Some(at) = line.find("--").filter(|_| line.trim_start().starts_with('-')) else { continue };
+            let name: String = line[at + 2..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            let mut entry = line.to_string();
+            while let Some(more) = lines.next_if(|l| !l.trim_start().starts_with('-') && !l.ends_with(':')) {
+                entry.push(' ');
+                entry.push_str(more.trim());
+            }
+            let fine = WITHOUT_DEFAULT.contains(&name.as_str()) || entry.contains("[default: ");
+            assert!(fine, "{verb} --{name} does not say its default: {entry}");
+        }
+    }
+}
+
+#[test]
+fn unknown_flags_and_verbs_are_usage() {
+    for args in [&["sparsify", "--no-such-flag"][..], &["no-such-verb"], &[], &["resume"], &["eval", "--seed", "-1"]] {
+        let ran = fipk(args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+    fails(&["eval", "--device", "cuda:0", "--model", "m", "--data", "digits:3"], 4, &["built without the CUDA engine", "--device cpu"]);
+    assert!(fipk(&["eval", "--device", "gpu"]).stderr.contains("cuda:N"));
+}
+
+#[test]
+fn completions_come_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = done(&["completions", shell]).stdout;
+        assert!(script.contains("sparsify") && script.contains("one-shot"), "{shell}");
+    }
+}
+
+#[test]
+fn the_doctor_never_fails_and_speaks_json() {
+    assert!(done(&["doctor"]).stdout.contains("this build has no CUDA engine"));
+    let value: serde_json::Value = serde_json::from_str(&done(&["doctor", "--json"]).stdout).unwrap();
+    for key in ["version", "processor", "instructions", "threads", "memory", "gpu", "model_cache", "disk"] {
+        assert!(value[key].is_string(), "{key}: {value}");
+    }
+}
