@@ -169,7 +169,15 @@ fn block(
 
 /// How many magnitudes lie below the bracket, and those inside it.
 fn census(w: &[f32], (low, high): (u32, u32)) -> (usize, Vec<u32>) {
-    let below = simd().dispatch(|| w.iter().map(|&x| u32::from(magnitude_bits(x) < low)).sum::<u32>());
+    let mut below = 0u32;
+    simd().dispatch(
+        #[inline(always)]
+        || {
+            for &x in w {
+                below += u32::from(magnitude_bits(x) < low);
+            }
+        },
+    );
     let inside = w.iter().map(|&x| magnitude_bits(x)).filter(|b| (low..=high).contains(b)).collect();
     (below as usize, inside)
 }
@@ -232,9 +240,10 @@ impl Host {
                 let words =
                     if prunable && !words.is_empty() { &words[range.start / 32..range.end.div_ceil(32)] } else { &[] };
                 let c = Constants::new(u, span.decays());
-                let (squares, pruned) = arch.dispatch(
+                let (mut squares, mut pruned) = (0.0, 0.0);
+                arch.dispatch(
                     #[inline(always)]
-                    || block(rule, &c, words, w, &g[range.clone()], m, v),
+                    || (squares, pruned) = block(rule, &c, words, w, &g[range.clone()], m, v),
                 );
                 let census = u.census.filter(|_| prunable).map(|bracket| census(w, bracket));
                 Done { squares, prunable, pruned, census }
