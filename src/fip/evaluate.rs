@@ -63,7 +63,7 @@ impl Tally {
         match (&batch.targets, head) {
             (Targets::Classes(y), Head::Classification { .. }) => {
                 for r in 0..batch.examples.len() {
-                    self.class(line(r), y[r] as usize);
+                    self.class(line(r), y[r])?;
                 }
             }
             (Targets::Scores(y), Head::Regression) => {
@@ -76,7 +76,7 @@ impl Tally {
             }
             (Targets::Tokens(y), Head::MaskedLm) => {
                 for (r, &y) in y.iter().enumerate().filter(|(_, y)| **y != NOT_SCORED) {
-                    self.class(line(r), y as usize);
+                    self.class(line(r), y)?;
                 }
             }
             (_, head) => {
@@ -87,10 +87,15 @@ impl Tally {
         Ok(outputs)
     }
 
-    fn class(&mut self, row: &[f32], label: usize) {
+    fn class(&mut self, row: &[f32], label: i32) -> Result<()> {
+        let Some(class) = usize::try_from(label).ok().filter(|&y| y < row.len()) else {
+            let what = format!("wanted a class in 0..{}, got {label}", row.len());
+            return Err(Error::data("labels", what, "the model's number of labels must cover those of the data"));
+        };
         self.predicted.push(argmax(row));
-        self.labels.push(label);
-        self.loss += cross_entropy(row, label);
+        self.labels.push(class);
+        self.loss += cross_entropy(row, class);
+        Ok(())
     }
 
     fn metrics(self, head: Head) -> BTreeMap<String, f64> {

@@ -1,10 +1,10 @@
 //! A network on an engine: programs are compiled once a batch shape and kept.
 use super::objective::{self, Inputs};
 use super::recipe::Objective;
-use crate::data::{Batch, Targets, Values};
+use crate::data::Batch;
 use crate::engine::{Bindings, Engine, Loaded, Vector};
 use crate::graph::{Mode, Program, Wrt};
-use crate::models::{Head, Network};
+use crate::models::Network;
 use crate::params::Role;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -42,7 +42,6 @@ impl Runner {
     /// # Errors
     /// [`Error::Data`] for an index that the network has no row for; [`Error::Graph`] for a batch too long.
     pub fn logits(&mut self, w: Vector, batch: &Batch) -> Result<Vec<f32>> {
-        self.check(batch)?;
         let (rows, seq) = shape(batch);
         let program = match self.forward.get(&(rows, seq)) {
             Some(&program) => program,
@@ -69,7 +68,6 @@ impl Runner {
         teacher: Option<Vec<f32>>,
         add: bool,
     ) -> Result<Losses> {
-        self.check(batch)?;
         let (rows, seq) = shape(batch);
         let program = match self.reverse.get(&(rows, seq)) {
             Some(&program) => program,
@@ -100,28 +98,5 @@ impl Runner {
             format!("the loss {}", losses.loss),
             "lower --learning-rate, or set --clip 1",
         ))
-    }
-
-    /// Every index must have its row: a wrong one would be a wrong number or a crash further down.
-    fn check(&self, batch: &Batch) -> Result<()> {
-        let outside =
-            |place: &str, values: &[i32], limit: usize| match values.iter().find(|&&v| v < 0 || v as usize >= limit) {
-                None => Ok(()),
-                Some(v) => Err(Error::data(
-                    place,
-                    format!("wanted indices in 0..{limit}, got {v}"),
-                    "check that tokenizer, data and model belong together",
-                )),
-            };
-        for (name, limit) in self.network.index_limits() {
-            let values = batch.inputs.iter().find(|i| i.name == name).map(|i| &i.values);
-            if let Some(Values::Index(values)) = values {
-                outside(name, values, limit)?;
-            }
-        }
-        match (&batch.targets, self.network.head) {
-            (Targets::Classes(y), Head::Classification { labels }) => outside("labels", y, labels),
-            _ => Ok(()),
-        }
     }
 }

@@ -66,6 +66,9 @@ impl Scope<'_> {
     }
 
     fn push(&self, name: String, shape: Shape, element: Element, source: Source) -> Value {
+        if shape.contains(&0) {
+            self.fail("shape", name.clone(), format!("an axis of {shape:?} has no length"));
+        }
         let graph = &mut self.state.borrow_mut().graph;
         graph.tensors.push(Tensor { name, shape, element, source });
         Value(graph.tensors.len() - 1)

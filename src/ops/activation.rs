@@ -18,92 +18,107 @@ pub enum Activation {
 const C: f32 = 0.797_884_6;
 const A: f32 = 0.044_715;
 
-#[inline(always)]
-fn gelu(x: f32) -> f32 {
-    // x Φ(x) is -0 from Φ = 0 on; the bound keeps -inf from making a NaN there.
-    let bounded = if x < -20.0 { -20.0 } else { x };
-    bounded * math::normal_cdf(x)
+/// A function of one variable. A trait and not a closure, so that its methods are surely inlined into the loops.
+trait Curve {
+    fn value(x: f32) -> f32;
+    /// The derivative, from x (from the value, for tanh).
+    fn slope(at: f32) -> f32;
 }
 
-/// Φ(x) + x φ(x).
-#[inline(always)]
-fn gelu_slope(x: f32) -> f32 {
-    let bounded = if x.abs() > 20.0 { 20.0 } else { x };
-    bounded.mul_add(math::normal_pdf(x), math::normal_cdf(x))
+struct GeluErf;
+struct GeluTanh;
+struct Relu;
+struct Tanh;
+
+impl Curve for GeluErf {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        // Φ is 0 from here on; the bound keeps -inf from making a NaN of it.
+        let bounded = if x < -20.0 { -20.0 } else { x };
+        bounded * math::normal_cdf(x)
+    }
+    /// Φ(x) + x φ(x).
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let bounded = if x.abs() > 20.0 { 20.0 } else { x };
+        bounded.mul_add(math::normal_pdf(x), math::normal_cdf(x))
+    }
 }
 
-/// (x within ±10, e^(−2u), 1/(1 + e^(−2u))) with u = √(2/π)(x + 0.044715 x³): ½(1 + tanh u) is the last, which
-/// keeps its digits where 1 + tanh u would lose them. Past ±10 its change is below the least normal f32.
-#[inline(always)]
-fn logistic(x: f32) -> (f32, f32, f32) {
-    let t = if x > 10.0 { 10.0 } else { x };
-    let t = if t < -10.0 { -10.0 } else { t };
-    let e = math::exp(-2.0 * C * t * (A * t).mul_add(t, 1.0));
-    (t, e, 1.0 / (1.0 + e))
+impl GeluTanh {
+    /// (x within ±10, e^(−2u), 1/(1 + e^(−2u))) with u = √(2/π)(x + 0.044715 x³): ½(1 + tanh u) is the last,
+    /// which keeps its digits where 1 + tanh u loses them. Past ±10 nothing changes that an f32 can show.
+    #[inline(always)]
+    fn logistic(x: f32) -> (f32, f32, f32) {
+        let t = if x > 10.0 { 10.0 } else { x };
+        let t = if t < -10.0 { -10.0 } else { t };
+        let e = math::exp(-2.0 * C * t * (A * t).mul_add(t, 1.0));
+        (t, e, 1.0 / (1.0 + e))
+    }
 }
 
-#[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    let (_, _, h) = logistic(x);
-    let bounded = if x < -10.0 { -10.0 } else { x };
-    bounded * h
+impl Curve for GeluTanh {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        let (_, _, h) = Self::logistic(x);
+        let bounded = if x < -10.0 { -10.0 } else { x };
+        bounded * h
+    }
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let (x, e, h) = Self::logistic(x);
+        let inner = 2.0 * C * (3.0 * A * x).mul_add(x, 1.0);
+        (x * inner * h).mul_add(e * h, h)
+    }
 }
 
-#[inline(always)]
-fn gelu_tanh_slope(x: f32) -> f32 {
-    let (x, e, h) = logistic(x);
-    let inner = 2.0 * C * (3.0 * A * x).mul_add(x, 1.0);
-    (x * inner * h).mul_add(e * h, h)
+impl Curve for Relu {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        if x < 0.0 { 0.0 } else { x }
+    }
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        if x > 0.0 { 1.0 } else { 0.0 }
+    }
 }
 
-#[inline(always)]
-fn relu(x: f32) -> f32 {
-    if x < 0.0 { 0.0 } else { x }
-}
-
-#[inline(always)]
-fn relu_slope(x: f32) -> f32 {
-    if x > 0.0 { 1.0 } else { 0.0 }
-}
-
-/// tanh's slope, from its value.
-#[inline(always)]
-fn tanh_slope(y: f32) -> f32 {
-    (1.0 - y) * (1.0 + y)
+impl Curve for Tanh {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        math::tanh(x)
+    }
+    #[inline(always)]
+    fn slope(y: f32) -> f32 {
+        (1.0 - y) * (1.0 + y)
+    }
 }
 
 /// y_i = f(x_i) in parallel, compiled for the machine's widest vectors.
-fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+fn map<F: Curve>(x: &[f32], y: &mut [f32]) {
     let arch = simd();
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
         arch.dispatch(
             #[inline(always)]
             || {
                 for (y, x) in y.iter_mut().zip(x) {
-                    *y = f(*x);
+                    *y = F::value(*x);
                 }
             },
         );
     });
 }
 
-/// out_i (+)= slope(at_i) d_i, likewise: the tangent and the cotangent of a function that is its own transpose.
-fn scale(at: &[f32], d: &[f32], out: &mut [f32], add: bool, slope: impl Fn(f32) -> f32 + Sync) {
+/// out_i (+)= f'(at_i) d_i, likewise: the tangent and the cotangent, as a diagonal is its own transpose.
+fn scale<F: Curve>(at: &[f32], d: &[f32], out: &mut [f32], add: bool) {
     let arch = simd();
     out.par_chunks_mut(CHUNK).zip(at.par_chunks(CHUNK)).zip(d.par_chunks(CHUNK)).for_each(|((out, at), d)| {
         arch.dispatch(
             #[inline(always)]
             || {
-                let each = out.iter_mut().zip(at).zip(d);
-                // Loops, not `for_each`: its closure need not be inlined, and then is compiled for no vectors.
-                if add {
-                    for ((out, at), d) in each {
-                        *out += slope(*at) * d;
-                    }
-                } else {
-                    for ((out, at), d) in each {
-                        *out = slope(*at) * d;
-                    }
+                for ((out, at), d) in out.iter_mut().zip(at).zip(d) {
+                    let v = F::slope(*at) * d;
+                    *out = if add { *out + v } else { v };
                 }
             },
         );
@@ -111,13 +126,13 @@ fn scale(at: &[f32], d: &[f32], out: &mut [f32], add: bool, slope: impl Fn(f32) 
 }
 
 impl Activation {
-    /// out (+)= f'(x) d. The slope of tanh is read from y, the others' from x.
+    /// out (+)= f'(x) d, with y = f(x).
     fn derivative(self, x: &[f32], y: &[f32], d: &[f32], out: &mut [f32], add: bool) {
         match self {
-            Self::GeluErf => scale(x, d, out, add, gelu_slope),
-            Self::GeluTanh => scale(x, d, out, add, gelu_tanh_slope),
-            Self::Relu => scale(x, d, out, add, relu_slope),
-            Self::Tanh => scale(y, d, out, add, tanh_slope),
+            Self::GeluErf => scale::<GeluErf>(x, d, out, add),
+            Self::GeluTanh => scale::<GeluTanh>(x, d, out, add),
+            Self::Relu => scale::<Relu>(x, d, out, add),
+            Self::Tanh => scale::<Tanh>(y, d, out, add),
         }
     }
 }
@@ -162,10 +177,10 @@ impl Op for Activation {
     }
     fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
         match self {
-            Self::GeluErf => map(x[0].data, y, gelu),
-            Self::GeluTanh => map(x[0].data, y, gelu_tanh),
-            Self::Relu => map(x[0].data, y, relu),
-            Self::Tanh => map(x[0].data, y, math::tanh),
+            Self::GeluErf => map::<GeluErf>(x[0].data, y),
+            Self::GeluTanh => map::<GeluTanh>(x[0].data, y),
+            Self::Relu => map::<Relu>(x[0].data, y),
+            Self::Tanh => map::<Tanh>(x[0].data, y),
         }
     }
     fn jvp(&self, x: &[View], y: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {

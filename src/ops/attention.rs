@@ -184,7 +184,7 @@ fn softmax(p: &mut [f32], bias: &[f32], lse: &mut [f32]) {
     simd().dispatch(
         #[inline(always)]
         || {
-            for (row, lse) in p.chunks_exact_mut(bias.len()).zip(lse) {
+            for (row, lse) in p.chunks_exact_mut(bias.len()).zip(lse.iter_mut()) {
                 for (s, b) in row.iter_mut().zip(bias) {
                     *s += b;
                 }

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 
 /// Inputs: logits, labels (indices), weights. A row of weight 0 adds exactly nothing, whatever its label or
-/// logits; the label of any other is in 0..C ([`check`] it before a pass runs). The weights are constants.
+/// logits; the label of any other is in 0..C. The weights are constants.
 #[derive(Debug)]
 pub struct CrossEntropy;
 
@@ -46,6 +46,9 @@ impl Op for CrossEntropy {
     }
     fn element(&self, i: usize) -> Element {
         if i == 1 { Element::Index } else { Element::Real }
+    }
+    fn check(&self, x: &[View]) -> Result<()> {
+        check(x[1].indices(), x[2].data, rows_cols(x[0].shape).1)
     }
     fn saved(&self, x: &[&[usize]]) -> usize {
         SAVED * rows_cols(x[0]).0

@@ -5,8 +5,7 @@ use crate::tensor::{Element, Shape, View, numel};
 use crate::{Error, Result};
 use rayon::prelude::*;
 
-/// Inputs: ids (indices), table. Every id is in 0..V: [`check`] what comes from outside before a pass runs,
-/// since a pass has no way to fail.
+/// Inputs: ids (indices), table. Every id is in 0..V.
 #[derive(Debug)]
 pub struct Embedding;
 
@@ -49,6 +48,9 @@ impl Op for Embedding {
     }
     fn element(&self, i: usize) -> Element {
         if i == 0 { Element::Index } else { Element::Real }
+    }
+    fn check(&self, x: &[View]) -> Result<()> {
+        check(x[0].indices(), x[1].shape[0])
     }
     fn reverse_reads(&self) -> Reads {
         Reads::inputs(&[0])

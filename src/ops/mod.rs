@@ -102,6 +102,15 @@ pub trait Op: Debug + Send + Sync {
         Element::Real
     }
 
+    /// Whether the indices among the inputs that come from outside are in range: a pass has no way to fail. Engines
+    /// call it when inputs are bound; views of what is not there yet have no data.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] naming the first index that has no row, and its position.
+    fn check(&self, _x: &[View]) -> crate::Result<()> {
+        Ok(())
+    }
+
     /// How many floats the forward pass leaves for the other two.
     fn saved(&self, _x: &[&[usize]]) -> usize {
         0
@@ -133,7 +142,27 @@ pub(crate) fn rows_per_task(cols: usize) -> usize {
 /// Elements a task of an element-wise loop takes.
 pub(crate) const CHUNK: usize = 16_384;
 
-/// The instruction set that loops marked with it are compiled for, found once at run time.
-pub(crate) fn simd() -> pulp::Arch {
-    pulp::Arch::new()
+/// The instruction set that loops run inside its `dispatch` are compiled for, found once at run time.
+#[derive(Clone, Copy)]
+pub(crate) struct Vectors(pulp::Arch);
+
+pub(crate) fn simd() -> Vectors {
+    Vectors(pulp::Arch::new())
+}
+
+impl Vectors {
+    /// Run `body`, compiled for these vectors: true only of what is inlined into it, so write
+    /// `#[inline(always)]` on the closure and on all it calls, and loops in place of `for_each`.
+    pub fn dispatch(self, body: impl FnMut()) {
+        // Not pulp's own closure form: it calls through `FnOnce`, whose shim for an `FnMut` is not always inlined.
+        struct Body<F>(F);
+        impl<F: FnMut()> pulp::WithSimd for Body<F> {
+            type Output = ();
+            #[inline(always)]
+            fn with_simd<S: pulp::Simd>(mut self, _: S) {
+                (self.0)();
+            }
+        }
+        self.0.dispatch(Body(body));
+    }
 }

@@ -77,7 +77,7 @@ impl Host {
 }
 
 /// The parts of `v` that `ranges` name; they are sorted and do not overlap.
-pub(super) fn split<'a, T>(v: &'a mut [T], ranges: impl Iterator<Item = Range<usize>>) -> Vec<&'a mut [T]> {
+pub(super) fn split<T>(v: &mut [T], ranges: impl Iterator<Item = Range<usize>>) -> Vec<&mut [T]> {
     let (mut rest, mut at) = (v, 0);
     ranges
         .map(|r| {

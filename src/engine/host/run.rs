@@ -58,6 +58,7 @@ impl Host {
         let seed = bind_seed(p, with, &one)?;
         let inputs = bind_inputs(p, with)?;
         let input_tangents = bind_input_tangents(p, with)?;
+        check_indices(p, &inputs)?;
 
         let mut gradient = match cotangents {
             Some(v) if v == with.params || Some(v) == tangents => {
@@ -235,6 +236,17 @@ fn bind_inputs<'a>(p: &Program, with: &Bindings<'a>) -> Result<Vec<&'a [f32]>> {
         Ok(data)
     };
     p.inputs.iter().map(bind).collect()
+}
+
+/// Every op that takes indices looks at those that come from outside.
+fn check_indices(p: &Program, inputs: &[&[f32]]) -> Result<()> {
+    let view = |&id: &Id| {
+        let b = &p.buffers[id];
+        let data = if let Home::Input(nth) = b.home { inputs[nth] } else { &[] };
+        View { data, shape: &b.shape }
+    };
+    let indexed = |c: &&Call| c.pass == Pass::Forward && c.x.iter().any(|&id| p.buffers[id].element == Element::Index);
+    p.calls.iter().filter(indexed).try_for_each(|c| c.op.check(&c.x.iter().map(view).collect::<Vec<_>>()))
 }
 
 fn bind_input_tangents<'a>(p: &Program, with: &Bindings<'a>) -> Result<Vec<&'a [f32]>> {

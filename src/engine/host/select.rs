@@ -95,8 +95,9 @@ fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, census: Op
     let words = split(mask, blocks.iter().map(|b| b.start / 32..b.end.div_ceil(32)));
     words.into_par_iter().zip(blocks).zip(quota).for_each(|((words, block), mut quota)| {
         for (word, start) in words.iter_mut().zip(block.clone().step_by(32)) {
-            for i in start..(start + 32).min(block.end) {
-                let s = score(how, i, w[i]);
+            let end = (start + 32).min(block.end);
+            for (i, &x) in (start..end).zip(&w[start..end]) {
+                let s = score(how, i, x);
                 if s < kth || (s == kth && quota > 0) {
                     quota -= usize::from(s == kth);
                     *word |= 1 << (i - start);

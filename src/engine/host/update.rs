@@ -103,6 +103,7 @@ impl Rule for Sgd {
 
 /// One word's worth of weights. Returns the new squares of all and of the pruned, lane by lane.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // four vectors, what steers them and what is summed
 fn word(
     rule: impl Rule,
     c: &Constants,
