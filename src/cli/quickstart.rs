@@ -36,10 +36,10 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = super::flags::share)]
     sparsity: f64,
     /// Digits to train on; half as many are held out
-    #[arg(long, value_name = "DIGITS", default_value_t = 6000, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "DIGITS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..))]
     digits: u32,
-    /// Steps of the training, and of each way that takes any
-    #[arg(long, value_name = "STEPS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Steps of each way that takes any; the training takes three times as many
+    #[arg(long, value_name = "STEPS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 }
 
@@ -56,7 +56,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let output = context.output;
     // The runs' own events and summaries stay in their folders; what is printed is the comparison.
     let inner = Output { json: false, quiet: output.quiet || output.json };
-    let say = |text: String| if !output.json { output.remark(text) };
+    let say = |text: String| {
+        if !output.json {
+            output.remark(text)
+        }
+    };
     let folder = setup::claim(Some(&args.out), args.overwrite)?;
     let root = std::path::absolute(folder.target()).map_err(Error::io("find", &args.out))?;
     let dense = root.join("dense");
@@ -74,6 +78,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     say(format!("1/4  training LeNet-300-100 on {} drawn digits", args.digits));
     let mut s = settings(args, context, Method::Train)?;
     s.arch = Some("lenet-300-100".into());
+    s.budget.steps = Some(3 * u64::from(args.steps));
     let trained = one(s, Some(&dense), &dense, inner, &|_| Vec::new())?;
 
     let mut found: Vec<Option<Outcome>> = vec![None; WAYS.len()];
@@ -140,7 +145,8 @@ fn comparison(trained: &Outcome, found: &[Option<&Outcome>], args: &Args) -> Tab
     let row = |name: &str, outcome: &Outcome| {
         let last = outcome.last.as_ref();
         let accuracy = last.and_then(|e| e.metrics.get("accuracy")).map_or("-".into(), |v| metric("accuracy", *v));
-        let distance = dense.zip(last).map_or("-".into(), |(d, e)| number(mean_distance(Distance::Kl, &e.logits, &d.logits, 10)));
+        let distance =
+            dense.zip(last).map_or("-".into(), |(d, e)| number(mean_distance(Distance::Kl, &e.logits, &d.logits, 10)));
         vec![name.to_string(), percent(outcome.sparsity), outcome.steps.to_string(), accuracy, distance]
     };
     let mut rows = vec![row("dense", &Outcome { sparsity: 0.0, ..trained.clone() })];

@@ -21,9 +21,17 @@ fn wrong_models_and_data_are_told_apart() {
         (&["--model", mlp, "--data", "digits:9", "--sparsity", "1.5"], 2, &["--sparsity", "1.5"]),
         (&["--model", mlp, "--data", "digits", "--sparsity", "0.5"], 2, &["digits", "colon"]),
         (&["--model", mlp, "--data", "digitz:9", "--sparsity", "0.5"], 2, &["digitz"]),
-        (&["--model", mlp, "--data", "mnist:/no/such", "--sparsity", "0.5"], 1, &["/no/such"]),
-        (&["--model", mlp, "--data", "digits:9", "--sparsity", "0.5", "--include", "encoder.*"], 2, &["--include 'encoder.*'", "--dry-run"]),
-        (&["--model", mlp, "--data", "digits:9", "--sparsity", "0.5", "--freeze", "[oops"], 2, &["--freeze '[oops'", "not a glob"]),
+        (&["--model", mlp, "--data", "mnist:/no/such", "--sparsity", "0.5"], 4, &["/no/such"]),
+        (
+            &["--model", mlp, "--data", "digits:9", "--sparsity", "0.5", "--include", "encoder.*"],
+            2,
+            &["--include 'encoder.*'", "--dry-run"],
+        ),
+        (
+            &["--model", mlp, "--data", "digits:9", "--sparsity", "0.5", "--freeze", "[oops"],
+            2,
+            &["--freeze '[oops'", "not a glob"],
+        ),
         (&["--model", mlp, "--data", "digits:9", "--scope", "2:4", "--sparsity", "0.9"], 2, &["2:4", "0.5"]),
         (&["--model", mlp, "--data", "digits:9", "--sparsity", "0.5", "--steps", "0"], 2, &["--steps"]),
     ];
@@ -43,7 +51,9 @@ fn wrong_models_and_data_are_told_apart() {
 fn a_configuration_file_is_checked() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("f.toml");
-    for (content, says) in [("[path]\nsparsty = 0.5\n", "sparsty"), ("[path\n", "f.toml:1"), ("method = \"magic\"\n", "magic")] {
+    for (content, says) in
+        [("[path]\nsparsty = 0.5\n", "sparsty"), ("[path\n", "f.toml:1"), ("method = \"magic\"\n", "magic")]
+    {
         fs::write(&file, content).unwrap();
         fails(&["sparsify", "--config", text(&file), "--model", "m", "--out", "o"], 2, &[says]);
     }
@@ -87,7 +97,11 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     if fs::write(closed.join("probe"), "").is_ok() {
         eprintln!("SKIPPED the unwritable folder: this user (root?) may write anywhere");
     } else {
-        fails(&["project", "--model", text(&mlp), "--sparsity", "0.5", "--out", text(&out)], 1, &["cannot", text(&out)]);
+        fails(
+            &["project", "--model", text(&mlp), "--sparsity", "0.5", "--out", text(&out)],
+            1,
+            &["cannot", text(&out)],
+        );
     }
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();

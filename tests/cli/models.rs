@@ -60,7 +60,9 @@ fn logits_directions_and_gradients_are_pytorchs() {
 type Raw<'a> = (&'a str, safetensors::Dtype, Vec<usize>, Vec<u8>);
 
 fn write(path: &Path, tensors: &[Raw]) {
-    let views = tensors.iter().map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -127,7 +129,16 @@ fn projection_zeroes_exactly_the_smallest() {
     let before = tensors(&model.join("model.safetensors"));
     for (nth, share) in [0.5, 0.9].into_iter().enumerate() {
         let out = dir.path().join(format!("out{nth}"));
-        let ran = done(&["project", "--model", text(&model), "--sparsity", &share.to_string(), "--out", text(&out), "--json"]);
+        let ran = done(&[
+            "project",
+            "--model",
+            text(&model),
+            "--sparsity",
+            &share.to_string(),
+            "--out",
+            text(&out),
+            "--json",
+        ]);
         let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
 
         let mut body: Vec<(&str, usize, f64)> = Vec::new();
@@ -158,7 +169,8 @@ fn projection_zeroes_exactly_the_smallest() {
 #[test]
 fn a_dry_run_lists_roles_and_trains_nothing() {
     let model = goldens().join("bert_classify_gelu");
-    let args = ["sparsify", "--model", text(&model), "--dry-run", "--freeze", "bert.embeddings.*", "--exclude", "*.layer.0.*"];
+    let args =
+        ["sparsify", "--model", text(&model), "--dry-run", "--freeze", "bert.embeddings.*", "--exclude", "*.layer.0.*"];
     let value: serde_json::Value = serde_json::from_str(&done(&[&args[..], &["--json"]].concat()).stdout).unwrap();
     let role = |name: &str| {
         let all = value["parameters"].as_array().unwrap();

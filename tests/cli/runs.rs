@@ -6,7 +6,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 fn sparsify(model: &Path, out: &Path, more: &[&str]) -> Vec<String> {
-    let args = ["sparsify", "--model", text(model), "--data", "digits:300?seed=2", "--sparsity", "0.8", "--out", text(out)];
+    let args =
+        ["sparsify", "--model", text(model), "--data", "digits:300?seed=2", "--sparsity", "0.8", "--out", text(out)];
     args.iter().chain(more).map(|s| s.to_string()).collect()
 }
 
@@ -62,7 +63,8 @@ fn eval_and_drift_agree_with_the_run() {
     let last = events.iter().rfind(|e| e["event"] == "eval").unwrap();
     let sparse = out.join("model");
     let eval: serde_json::Value =
-        serde_json::from_str(&done(&["eval", "--model", text(&sparse), "--data", "digits:90", "--json"]).stdout).unwrap();
+        serde_json::from_str(&done(&["eval", "--model", text(&sparse), "--data", "digits:90", "--json"]).stdout)
+            .unwrap();
     assert_eq!(eval["metrics"]["accuracy"], last["metrics"]["accuracy"]);
     assert_eq!(eval["examples"], 90);
 
