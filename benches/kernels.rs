@@ -42,7 +42,8 @@ fn op(c: &mut Criterion, name: &str, op: &dyn Op, shapes: &[&[usize]], index: &[
     group.bench_function("vjp", |b| {
         b.iter(|| {
             let real = |i: usize| index.iter().all(|(j, _)| i != *j);
-            let cotangents = gx.iter_mut().enumerate().map(|(i, data)| real(i).then_some(Cotangent { data, add: false }));
+            let cotangents =
+                gx.iter_mut().enumerate().map(|(i, data)| real(i).then_some(Cotangent { data, add: false }));
             op.vjp(&views, &y, &saved, &gy, black_box(&mut cotangents.collect::<Vec<_>>()));
         });
     });

@@ -28,7 +28,7 @@ SETUPS = {
     "mnist": {
         "spec": "mnist:{data}",
         "train": ["--arch", "lenet-300-100", "--epochs", "20", "--batch", "100", "--learning-rate", "1.2e-3"],
-        "sparsify": ["--include", "fc*.weight", "--epochs", "20", "--batch", "100", "--learning-rate", "2e-3"],
+        "sparsify": ["--include", "fc*.weight", "--epochs", "20", "--batch", "100", "--learning-rate", "4e-3"],
         "sparsities": [0.67, 0.89, 0.96, 0.987, 0.99, 0.994],
         "seeds": [0, 1, 2],
     },

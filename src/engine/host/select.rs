@@ -2,6 +2,7 @@
 use super::{BLOCK, dot, split};
 use crate::engine::select::{Score, magnitude_bits};
 use crate::engine::{Census, Criterion, Pattern, Selected};
+use crate::ops::simd;
 use crate::params::{Layout, Role, Span};
 use crate::rng::philox;
 use crate::{Error, Result};
@@ -71,6 +72,16 @@ fn cut(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.step_by(BLOCK).map(move |at| at..(at + BLOCK).min(end))
 }
 
+/// The scores of a block, in a buffer that is kept from block to block.
+fn scores<'b>(how: Score, block: &Range<usize>, w: &[f32], buffer: &'b mut Vec<u32>) -> &'b [u32] {
+    buffer.clear();
+    match how {
+        Score::Magnitude => buffer.extend(w[block.clone()].iter().map(|&x| magnitude_bits(x))),
+        Score::Random { .. } => buffer.extend(block.clone().map(|i| score(how, i, 0.0))),
+    }
+    buffer
+}
+
 /// Set the bits of the k smallest scores of all blocks together; of equal ones, the first by index.
 fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, census: Option<Census>, mask: &mut [u32]) {
     if k == 0 {
@@ -80,38 +91,48 @@ fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, census: Op
         Some(found) => found,
         None => kth(w, how, blocks, k),
     };
-    // How many of those equal to the k-th each block may take, in the blocks' order.
-    let equal: Vec<usize> =
-        blocks.par_iter().map(|b| b.clone().filter(|&i| score(how, i, w[i]) == kth).count()).collect();
-    let mut left = k - below;
-    let quota: Vec<usize> = equal
-        .iter()
-        .map(|&n| {
-            let take = n.min(left);
-            left -= take;
-            take
+    // The bits of those below the k-th, and how many each block has that are equal to it.
+    let words = split(mask, blocks.iter().map(|b| b.start / 32..b.end.div_ceil(32)));
+    let tasks: Vec<_> = words.into_par_iter().zip(blocks).collect();
+    let done: Vec<(usize, &mut [u32], &Range<usize>)> = tasks
+        .into_par_iter()
+        .map_init(Vec::new, |buffer, (words, block)| {
+            let scores = scores(how, block, w, buffer);
+            let mut equal = 0u32;
+            simd().dispatch(
+                #[inline(always)]
+                || {
+                    for (word, scores) in words.iter_mut().zip(scores.chunks(32)) {
+                        let mut bits = 0;
+                        for (i, &s) in scores.iter().enumerate() {
+                            bits |= u32::from(s < kth) << i;
+                            equal += u32::from(s == kth);
+                        }
+                        *word = bits;
+                    }
+                },
+            );
+            (equal as usize, words, block)
         })
         .collect();
-    let words = split(mask, blocks.iter().map(|b| b.start / 32..b.end.div_ceil(32)));
-    words.into_par_iter().zip(blocks).zip(quota).for_each(|((words, block), mut quota)| {
-        for (word, start) in words.iter_mut().zip(block.clone().step_by(32)) {
-            let end = (start + 32).min(block.end);
-            for (i, &x) in (start..end).zip(&w[start..end]) {
-                let s = score(how, i, x);
-                if s < kth || (s == kth && quota > 0) {
-                    quota -= usize::from(s == kth);
-                    *word |= 1 << (i - start);
-                }
-            }
+    // Of the equal ones, the first by index fill up what is left.
+    let mut left = k - below;
+    for (equal, words, block) in done {
+        let equal = equal.min(left);
+        left -= equal;
+        let ties = block.clone().filter(|&i| score(how, i, w[i]) == kth).take(equal);
+        ties.for_each(|i| words[(i - block.start) / 32] |= 1 << ((i - block.start) % 32));
+        if left == 0 {
+            break;
         }
-    });
+    }
 }
 
 /// The k-th smallest of a census and how many are smaller, if it lies in the bracket.
 fn from_census(mut census: Census, k: usize) -> Option<(u32, usize)> {
     let nth = k.checked_sub(census.below + 1).filter(|&n| n < census.inside.len())?;
-    let (_, &mut kth, _) = census.inside.select_nth_unstable(nth);
-    let smaller = census.inside.iter().filter(|&&s| s < kth).count();
+    let (smaller, &mut kth, _) = census.inside.select_nth_unstable(nth);
+    let smaller = smaller.iter().filter(|&&s| s < kth).count();
     Some((kth, census.below + smaller))
 }
 
@@ -119,27 +140,30 @@ fn from_census(mut census: Census, k: usize) -> Option<(u32, usize)> {
 /// inside the one bucket that holds it.
 fn kth(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize) -> (u32, usize) {
     const SHIFT: u32 = 19;
-    let empty = || vec![0usize; 1 << (31 - SHIFT)];
-    let histogram = blocks
+    let empty = || (vec![0usize; 1 << (31 - SHIFT)], Vec::new());
+    let (histogram, _) = blocks
         .par_iter()
-        .fold(empty, |mut h, b| {
-            b.clone().for_each(|i| h[(score(how, i, w[i]) >> SHIFT) as usize] += 1);
-            h
+        .fold(empty, |(mut h, mut buffer), b| {
+            scores(how, b, w, &mut buffer).iter().for_each(|s| h[(s >> SHIFT) as usize] += 1);
+            (h, buffer)
         })
-        .reduce(empty, |mut a, b| {
+        .reduce(empty, |(mut a, buffer), (b, _)| {
             a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
+            (a, buffer)
         });
     let (mut bucket, mut below) = (0, 0);
     while below + histogram[bucket] < k {
         below += histogram[bucket];
         bucket += 1;
     }
-    let inside = blocks.par_iter().flat_map_iter(|b| b.clone().map(|i| score(how, i, w[i])));
-    let inside: Vec<u32> = inside.filter(|s| (s >> SHIFT) as usize == bucket).collect();
-    let census = Census { bracket: (0, 0), below, inside };
+    let in_bucket = |b: &Range<usize>| -> Vec<u32> {
+        let mut buffer = Vec::new();
+        let scores = scores(how, b, w, &mut buffer).iter().copied();
+        scores.filter(|s| (s >> SHIFT) as usize == bucket).collect()
+    };
+    let inside: Vec<u32> = blocks.par_iter().flat_map_iter(in_bucket).collect();
     // The bucket was chosen to hold the k-th, so the census does.
-    from_census(census, k).unwrap_or((0, 0))
+    from_census(Census { bracket: (0, 0), below, inside }, k).unwrap_or((0, 0))
 }
 
 /// In every group of `size` neighbours of a span, set the bits of the k smallest.
@@ -195,18 +219,31 @@ fn blocks_of(w: &[f32], how: &Criterion, spans: &[&Span], (rows, cols): (usize, 
     }
 }
 
+/// What was chosen, in one pass over the weights.
 fn summary(w: &[f32], spans: &[&Span], mask: &[u32]) -> Selected {
     let blocks: Vec<Range<usize>> = spans.iter().flat_map(|s| cut(s.range())).collect();
     let parts: Vec<(usize, u32, f64, f64)> = blocks
         .par_iter()
         .map(|b| {
-            let (mut pruned, mut top, mut squares) = (0, 0, 0.0f64);
-            for i in b.clone().filter(|i| mask[i / 32] >> (i % 32) & 1 == 1) {
-                pruned += 1;
-                top = top.max(magnitude_bits(w[i]));
-                squares += f64::from(w[i]) * f64::from(w[i]);
-            }
-            (pruned, top, squares, dot(&w[b.clone()], &w[b.clone()]))
+            let words = &mask[b.start / 32..b.end.div_ceil(32)];
+            let (mut tops, mut squares) = ([0u32; 32], [0.0f32; 32]);
+            simd().dispatch(
+                #[inline(always)]
+                || {
+                    for (&word, w) in words.iter().zip(w[b.clone()].chunks(32)) {
+                        for (i, &x) in w.iter().enumerate() {
+                            let pruned = word >> i & 1;
+                            let magnitude = magnitude_bits(x) * pruned;
+                            tops[i] = if magnitude > tops[i] { magnitude } else { tops[i] };
+                            let x = f32::from_bits(magnitude);
+                            squares[i] += x * x;
+                        }
+                    }
+                },
+            );
+            let pruned = words.iter().map(|w| w.count_ones() as usize).sum();
+            let squares = squares.iter().map(|&s| f64::from(s)).sum();
+            (pruned, tops.into_iter().max().unwrap_or(0), squares, dot(&w[b.clone()], &w[b.clone()]))
         })
         .collect();
     Selected {
