@@ -124,5 +124,5 @@ fn dry_run(settings: &Settings, context: &Context) -> Result<()> {
         .collect();
     let sums: serde_json::Map<_, _> = totals.iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
     let words = totals.map(|(name, n)| (name, grouped(n as u64)));
-    context.output.result(&json!({ "parameters": parameters, "totals": sums }), &[table, facts("", &words)])
+    context.output.result(&json!({ "parameters": parameters, "totals": sums }), &[table, facts(&words)])
 }
