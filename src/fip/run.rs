@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
             && r.objective.odist != Distance::Euclidean
         {
             let what = format!("{} compares classes, and this network gives one number", r.objective.odist);
-            return Err(Error::usage("--odist", what, "use --odist euclidean"));
+            return Err(Error::usage("--distance", what, "use --distance euclidean"));
         }
         let prunes = r.method != Method::Train;
         if prunes && engine.layout().count(Role::Prunable) == 0 {

@@ -153,16 +153,16 @@ pub(crate) fn simd() -> Vectors {
 impl Vectors {
     /// Run `body`, compiled for these vectors: true only of what is inlined into it, so write
     /// `#[inline(always)]` on the closure and on all it calls, and loops in place of `for_each`.
-    pub fn dispatch(self, body: impl FnMut()) {
+    pub fn dispatch<T>(self, body: impl FnMut() -> T) -> T {
         // Not pulp's own closure form: it calls through `FnOnce`, whose shim for an `FnMut` is not always inlined.
         struct Body<F>(F);
-        impl<F: FnMut()> pulp::WithSimd for Body<F> {
-            type Output = ();
+        impl<T, F: FnMut() -> T> pulp::WithSimd for Body<F> {
+            type Output = T;
             #[inline(always)]
-            fn with_simd<S: pulp::Simd>(mut self, _: S) {
-                (self.0)();
+            fn with_simd<S: pulp::Simd>(mut self, _: S) -> T {
+                (self.0)()
             }
         }
-        self.0.dispatch(Body(body));
+        self.0.dispatch(Body(body))
     }
 }

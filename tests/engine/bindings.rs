@@ -199,3 +199,19 @@ fn an_arena_full_of_nan_changes_nothing() {
     };
     assert_eq!(results(true), results(false));
 }
+
+#[test]
+fn an_index_outside_its_table_is_refused() {
+    let graph = build(|s| {
+        let ids = s.input("ids", &[3], Element::Index);
+        s.mark("rows", s.embedding("words", ids, 5, 2));
+    })
+    .unwrap();
+    let mut host = Host::new(Layout::trained(&graph.params));
+    let w = put(&mut host, &[1.0; 10]);
+    let program = host.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "rows").unwrap()).unwrap();
+    let mut run = |ids: &[i32]| host.run(program, &Bindings::new(w, &[("ids", Data::Index(ids))]));
+    run(&[0, 4, 2]).unwrap();
+    refused(run(&[0, 4, 5]), &["0 to 4", "got 5"]);
+    refused(run(&[0, -1, 4]), &["0 to 4", "got -1"]);
+}

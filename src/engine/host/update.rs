@@ -169,7 +169,16 @@ fn block(
 
 /// How many magnitudes lie below the bracket, and those inside it.
 fn census(w: &[f32], (low, high): (u32, u32)) -> (usize, Vec<u32>) {
-    let below = simd().dispatch(|| w.iter().map(|&x| u32::from(magnitude_bits(x) < low)).sum::<u32>());
+    let below = simd().dispatch(
+        #[inline(always)]
+        || {
+            let mut below = 0u32;
+            for &x in w {
+                below += u32::from(magnitude_bits(x) < low);
+            }
+            below
+        },
+    );
     let inside = w.iter().map(|&x| magnitude_bits(x)).filter(|b| (low..=high).contains(b)).collect();
     (below as usize, inside)
 }

@@ -1,0 +1,105 @@
+"""Accuracy against sparsity, method by method: the tables of the README.
+
+    python3 benches/experiments/sparsity.py mnist --data DIR --out benches/results/FILE.json
+    python3 benches/experiments/sparsity.py sst2 --data DIR --model DIR --out benches/results/FILE.json
+
+Every row is a `fipk sparsify` run of the same number of steps from the same dense network; accuracy is that of the stored,
+projected network on held-out data. Needs a release build. Runs are kept in --runs and not repeated.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+METHODS = {
+    "FIP": ["--method", "fip"],
+    "gradual magnitude": ["--method", "gradual"],
+    "listing as printed": ["--method", "fip", "--preset", "paper"],
+    "one-shot magnitude": ["--method", "one-shot"],
+}
+SETUPS = {
+    "mnist": {
+        "spec": "mnist:{data}",
+        "train": ["--arch", "lenet-300-100", "--epochs", "20", "--batch", "100", "--learning-rate", "1.2e-3"],
+        "sparsify": ["--include", "fc*.weight", "--epochs", "20", "--batch", "100", "--learning-rate", "2e-3"],
+        "sparsities": [0.67, 0.89, 0.96, 0.987, 0.99, 0.994],
+        "seeds": [0, 1, 2],
+    },
+    "sst2": {
+        "spec": "glue/sst2:{data}?limit=8000",
+        "train": ["--model", "{model}", "--epochs", "1", "--batch", "16", "--learning-rate", "5e-5", "--max-length", "128"],
+        "sparsify": ["--epochs", "3", "--batch", "16", "--learning-rate", "1e-4", "--max-length", "128"],
+        "sparsities": [0.5, 0.6, 0.7],
+        "seeds": [0],
+    },
+}
+
+
+def run(args, command, out):
+    """The final accuracy and seconds of a run, which is made unless it is there."""
+    metrics = out / "metrics.jsonl"
+    if not (out / "model").exists():
+        whole = [args.fipk, *command, "--out", str(out), "--overwrite", "--threads", str(args.threads), "-q"]
+        started = time.time()
+        done = subprocess.run(whole, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(whole)}\n{done.stderr}")
+        print(f"  {out.name}: {time.time() - started:.0f} s", file=sys.stderr)
+    events = [json.loads(line) for line in metrics.read_text().splitlines()]
+    last = [e for e in events if e["event"] == "eval" and e["network"] == "final"][-1]
+    return {"accuracy": last["metrics"]["accuracy"], "sparsity": last["sparsity"], "seconds": events[-1]["seconds"],
+            "command": next(e["command"] for e in events if e["event"] == "start")}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=SETUPS)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", default="")
+    parser.add_argument("--fipk", default=str(ROOT / "target/release/fipk"))
+    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=2, help="threads a run; results do not depend on them")
+    parser.add_argument("--out", type=pathlib.Path)
+    args = parser.parse_args()
+
+    setup = SETUPS[args.what]
+    fill = lambda words: [w.format(data=args.data, model=args.model) for w in words]
+    data = ["--data", setup["spec"].format(data=args.data)]
+    dense = {s: args.runs / f"{args.what}-dense-{s}" for s in setup["seeds"]}
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        train = lambda s: run(args, ["train", *fill(setup["train"]), *data, "--seed", str(s)], dense[s])
+        base = dict(zip(dense, pool.map(train, dense)))
+        keys = [(m, p, s) for p in setup["sparsities"] for m in METHODS for s in setup["seeds"]]
+
+        def sparsify(key):
+            method, p, seed = key
+            command = ["sparsify", "--model", str(dense[seed] / "model"), *data, "--sparsity", str(p), *METHODS[method],
+                       *fill(setup["sparsify"]), "--seed", str(seed)]
+            return run(args, command, args.runs / f"{args.what}-{method.replace(' ', '-')}-{p}-{seed}")
+
+        found = dict(zip(keys, pool.map(sparsify, keys)))
+
+    accuracy = lambda m, p: [100 * found[m, p, s]["accuracy"] for s in setup["seeds"]]
+    say = lambda a: f"{statistics.mean(a):.2f}" + (f" ± {statistics.stdev(a):.2f}" if len(a) > 1 else "")
+    print(f"\ndense: {say([100 * base[s]['accuracy'] for s in setup['seeds']])} %\n")
+    print("| sparsity | " + " | ".join(METHODS) + " |\n|---|" + "---|" * len(METHODS))
+    for p in setup["sparsities"]:
+        print(f"| {100 * p:g} % | " + " | ".join(say(accuracy(m, p)) for m in METHODS) + " |")
+    if args.out:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+        cpu = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]
+        raw = {"what": args.what, "commit": commit, "cpu": (cpu or [platform.machine()])[0], "dense": base,
+               "runs": [{"method": m, "target": p, "seed": s, **found[m, p, s]} for m, p, s in keys]}
+        args.out.write_text(json.dumps(raw, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
