@@ -157,7 +157,7 @@ impl Default for Path {
             ramp: Ramp::Cubic,
             ramp_share: 1.0,
             refresh: 10,
-            finish: 0.3,
+            finish: 0.5,
             tolerance: 0.0,
         }
     }
