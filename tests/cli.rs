@@ -10,3 +10,5 @@ mod help;
 mod models;
 #[path = "cli/runs.rs"]
 mod runs;
+#[path = "cli/texts.rs"]
+mod texts;

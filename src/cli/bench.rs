@@ -82,7 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     result.extend(bench.passes(args.steps)?);
     result.insert("threads".into(), json!(rayon::current_num_threads()));
     let rows: Vec<(&str, String)> = result.iter().map(|(k, v)| (k.as_str(), v.to_string())).collect();
-    let table: Table = facts("", &rows);
+    let table: Table = facts(&rows);
     context.output.result(&Value::Object(result.clone()), &[table])
 }
 

@@ -46,7 +46,7 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
     ];
     let object: serde_json::Map<_, _> =
         facts_of.iter().map(|(name, value)| (name.replace(' ', "_"), json!(value))).collect();
-    context.output.result(&object, &[facts("", &facts_of)])
+    context.output.result(&object, &[facts(&facts_of)])
 }
 
 /// A line `key : value` of a /proc file.

@@ -67,5 +67,5 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let table = Table { title: String::new(), columns, rows: rows.collect() };
     let mut summary = vec![("examples", grouped(found.examples))];
     summary.extend(found.same_top1.map(|share| ("same first class", percent(share))));
-    context.output.result(&found, &[table, facts("", &summary)])
+    context.output.result(&found, &[table, facts(&summary)])
 }

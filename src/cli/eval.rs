@@ -63,6 +63,6 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let object = json!({ "model": name, "data": text, "examples": data.len(), "metrics": found.metrics });
     let mut rows = vec![("examples", grouped(data.len() as u64))];
     rows.extend(found.metrics.iter().map(|(name, value)| (name.as_str(), metric(name, *value))));
-    context.output.result(&object, &[facts("", &rows)])?;
+    context.output.result(&object, &[facts(&rows)])?;
     require::check(&args.require, &found.metrics)
 }

@@ -89,7 +89,7 @@ pub struct ObjectiveFlags {
     /// What the outputs are held to: the network as given, or its present projection [default: dense]
     #[arg(long, value_name = "ANCHOR", value_parser = one_of::<Anchor>(&["dense", "projected"]))]
     pub anchor: Option<Anchor>,
-    /// How far two outputs are apart [default: kl]
+    /// How far two outputs are apart [default: kl; euclidean for a network that gives one number]
     #[arg(long, value_name = "DISTANCE", value_parser = one_of::<Distance>(&["euclidean", "bhattacharyya", "kl", "hellinger"]))]
     pub distance: Option<Distance>,
     /// Weight of the distance in the loss [default: 1; 0 with --method gradual]

@@ -25,7 +25,8 @@ impl Output {
             return print(&text);
         }
         let screen = Screen::stdout();
-        let drawn: Vec<String> = tables.iter().map(|t| tables::render(t, screen)).collect();
+        let draw = |t: &Table| if t.columns.is_empty() { aligned(t) } else { tables::render(t, screen) };
+        let drawn: Vec<String> = tables.iter().map(draw).collect();
         print(&drawn.join("\n\n"))
     }
 
@@ -46,8 +47,17 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// A table of two columns without a header line of numbers: a fact a row.
-pub fn facts(title: &str, rows: &[(&str, String)]) -> Table {
+/// A fact a row: a table of two columns that need no heading.
+pub fn facts(rows: &[(&str, String)]) -> Table {
     let rows = rows.iter().map(|(name, value)| vec![name.to_string(), value.clone()]).collect();
-    Table { title: title.into(), columns: vec!["".into(), "".into()], rows }
+    Table { rows, ..Table::default() }
+}
+
+fn aligned(facts: &Table) -> String {
+    let width = facts.rows.iter().filter_map(|row| row.first()).map(|name| name.chars().count()).max().unwrap_or(0);
+    let lines = facts.rows.iter().filter_map(|row| match &row[..] {
+        [name, value] => Some(format!("{name:width$}  {value}")),
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

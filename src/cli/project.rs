@@ -99,29 +99,22 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         "threshold": found.threshold,
         "relative_change": relative(&found),
     });
-    let summary = facts(
-        "",
-        &[
-            (
-                "pruned",
-                format!(
-                    "{} of {} prunable weights",
-                    grouped(found.pruned as u64),
-                    grouped(layout.count(Role::Prunable) as u64)
-                ),
+    let summary = facts(&[
+        (
+            "pruned",
+            format!(
+                "{} of {} prunable weights",
+                grouped(found.pruned as u64),
+                grouped(layout.count(Role::Prunable) as u64)
             ),
-            (
-                "sparsity",
-                format!(
-                    "{} of the prunable weights, {} of the model",
-                    percent(zeros.prunable()),
-                    percent(zeros.model())
-                ),
-            ),
-            ("threshold", number(f64::from(found.threshold))),
-            ("‖w − w_p‖/‖w‖", number(relative(&found))),
-        ],
-    );
+        ),
+        (
+            "sparsity",
+            format!("{} of the prunable weights, {} of the model", percent(zeros.prunable()), percent(zeros.model())),
+        ),
+        ("threshold", number(f64::from(found.threshold))),
+        ("‖w − w_p‖/‖w‖", number(relative(&found))),
+    ]);
     context.output.result(&object, &[zeros.table(layout), summary])?;
     context.output.remark(format!("wrote {}", path.display()));
     Ok(())

@@ -231,7 +231,7 @@ fn summary(setup: &Setup, outcome: &Outcome, seconds: f64) -> report::Table {
             rows.push((name, of(&outcome.dense).map_or(last.clone(), |dense| format!("{last} (was {dense})"))));
         }
     }
-    facts("", &rows)
+    facts(&rows)
 }
 
 /// The command line as it was typed, quoted where a shell needs it.

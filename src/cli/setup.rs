@@ -41,6 +41,10 @@ impl Setup {
             Some(folder) => folder.head(None)?,
             None => source.config.head("--arch", None)?,
         };
+        if found != Head::None {
+            // A glob that matches nothing is known before data is read.
+            settings.roles.resolve(&Network::new(source.config.clone(), found)?.params()?)?;
+        }
         let training = settings.method == Method::Train;
         let (train, held_out) = load(&settings, &source, found)?;
         let wanted = match train.task() {

@@ -9,6 +9,8 @@ use super::runs::{self, Manner};
 use super::settings::Settings;
 use super::setup::{self, Setup, Source};
 use crate::Result;
+use crate::models::Head;
+use crate::ops::Distance;
 use crate::params::Role;
 use crate::report::Table;
 use crate::report::numbers::grouped;
@@ -83,6 +85,13 @@ fn resolve(args: &Args, context: &Context) -> Result<Settings> {
     let mut settings =
         Settings::resolve(context, Some(&source.config), args.path.method, args.path.preset, args.budget.batch)?;
     (settings.model, settings.arch) = (Some(model), None);
+    let chosen =
+        context.file.as_ref().is_some_and(|(_, t)| t.get("objective").is_some_and(|o| o.get("odist").is_some()));
+    let head = source.folder.as_ref().map(|f| f.head(None)).transpose()?;
+    if head == Some(Head::Regression) && !chosen {
+        // The others compare classes, and one number has none.
+        settings.objective.odist = Distance::Euclidean;
+    }
     args.out.apply(&mut settings);
     let mut recipe = settings.recipe();
     args.path.apply(&mut recipe);
@@ -124,5 +133,5 @@ fn dry_run(settings: &Settings, context: &Context) -> Result<()> {
         .collect();
     let sums: serde_json::Map<_, _> = totals.iter().map(|(name, n)| (name.to_string(), json!(n))).collect();
     let words = totals.map(|(name, n)| (name, grouped(n as u64)));
-    context.output.result(&json!({ "parameters": parameters, "totals": sums }), &[table, facts("", &words)])
+    context.output.result(&json!({ "parameters": parameters, "totals": sums }), &[table, facts(&words)])
 }

@@ -35,9 +35,7 @@ pub struct Session {
     pub engine: Host,
     pub weights: Vector,
     network: Network,
-    inputs: Vec<(String, Values)>,
-    rows: usize,
-    tokens: usize,
+    inputs: Inputs,
     programs: HashMap<usize, Loaded>,
     /// Of the logits of all rows.
     pub shape: Shape,
@@ -50,12 +48,12 @@ impl Session {
         let model = Model::open(&flags.model)?;
         let layout = model.layout(&Roles::default())?;
         let network = model.network.clone();
-        let (inputs, rows, tokens) = read_inputs(&flags.inputs, &network)?;
+        let inputs = read_inputs(&flags.inputs, &network)?;
         let (engine, weights) = model.engine(layout)?;
-        let graph = network.graph(1, tokens)?;
+        let graph = network.graph(1, inputs.tokens)?;
         let mut shape = graph.tensor(graph.mark("logits")?).shape.clone();
-        shape[0] = rows;
-        Ok(Self { engine, weights, network, inputs, rows, tokens, programs: HashMap::new(), shape })
+        shape[0] = inputs.rows;
+        Ok(Self { engine, weights, network, inputs, programs: HashMap::new(), shape })
     }
 
     pub fn layout(&self) -> &Layout {
@@ -68,13 +66,13 @@ impl Session {
         mode: Mode,
         mut visit: impl FnMut(&mut Host, Loaded, Range<usize>, &[(&str, Data)]) -> Result<()>,
     ) -> Result<()> {
-        let size = (BLOCK / self.tokens).max(1);
-        for start in (0..self.rows).step_by(size) {
-            let block = start..(start + size).min(self.rows);
+        let size = (BLOCK / self.inputs.tokens).max(1);
+        for start in (0..self.inputs.rows).step_by(size) {
+            let block = start..(start + size).min(self.inputs.rows);
             let program = match self.programs.get(&block.len()) {
                 Some(&program) => program,
                 None => {
-                    let graph = self.network.graph(block.len(), self.tokens)?;
+                    let graph = self.network.graph(block.len(), self.inputs.tokens)?;
                     let wrt = if mode == Mode::Forward { Wrt::default() } else { Wrt::params() };
                     let program = self.engine.load(Program::compile(&graph, mode, &wrt, "logits")?)?;
                     *self.programs.entry(block.len()).or_insert(program)
@@ -82,11 +80,12 @@ impl Session {
             };
             let inputs: Vec<(&str, Data)> = self
                 .inputs
+                .values
                 .iter()
                 .map(|(name, values)| {
                     let data = match values {
-                        Values::Real(v) => Data::Real(&v[part(v.len(), self.rows, &block)]),
-                        Values::Index(v) => Data::Index(&v[part(v.len(), self.rows, &block)]),
+                        Values::Real(v) => Data::Real(&v[part(v.len(), self.inputs.rows, &block)]),
+                        Values::Index(v) => Data::Index(&v[part(v.len(), self.inputs.rows, &block)]),
                     };
                     (name.as_str(), data)
                 })
@@ -98,7 +97,7 @@ impl Session {
 
     /// Where the logits of a block lie among those of all rows.
     pub fn logits_of(&self) -> impl Fn(&Range<usize>) -> Range<usize> + use<> {
-        let (len, rows) = (numel(&self.shape), self.rows);
+        let (len, rows) = (numel(&self.shape), self.inputs.rows);
         move |block| part(len, rows, block)
     }
 }
@@ -108,8 +107,14 @@ fn part(len: usize, rows: usize, block: &Range<usize>) -> Range<usize> {
     block.start * each..block.end * each
 }
 
-/// The network's inputs, the number of rows, and of tokens in each (1 for images).
-fn read_inputs(path: &Path, network: &Network) -> Result<(Vec<(String, Values)>, usize, usize)> {
+/// A network's inputs by name; images count as one token.
+struct Inputs {
+    values: Vec<(String, Values)>,
+    rows: usize,
+    tokens: usize,
+}
+
+fn read_inputs(path: &Path, network: &Network) -> Result<Inputs> {
     let file = Weights::open_file(path)?;
     let graph = network.graph(1, 1)?;
     let (first, shape) = leading(path, &file, &graph)?;
@@ -129,7 +134,7 @@ fn read_inputs(path: &Path, network: &Network) -> Result<(Vec<(String, Values)>,
         return Err(bad(path, first, format!("wanted at least one row of one token, got {shape:?}")));
     }
     let limits: HashMap<_, _> = network.index_limits().into_iter().collect();
-    let mut inputs = Vec::new();
+    let mut inputs: Vec<(String, Values)> = Vec::new();
     for &input in &graph.inputs {
         let t = graph.tensor(input);
         let name = t.name.as_str();
@@ -161,7 +166,7 @@ fn read_inputs(path: &Path, network: &Network) -> Result<(Vec<(String, Values)>,
     for name in file.names().filter(|name| !inputs.iter().any(|(known, _)| known == name)) {
         tracing::warn!("{}: the model takes no '{name}'; left aside", path.display());
     }
-    Ok((inputs, rows, tokens))
+    Ok(Inputs { values: inputs, rows, tokens })
 }
 
 /// The input that must be there, and its shape.

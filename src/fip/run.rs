@@ -375,7 +375,12 @@ impl<'a> Run<'a> {
             Method::Random => Score::Random { seed: recipe.budget.seed },
             _ => Score::Magnitude,
         };
-        Criterion { pattern: recipe.path.scope, score, sparsity }
+        // The engine counts n:m from none pruned (0) to m − n of m (1).
+        let share = match recipe.path.scope {
+            Pattern::NofM { n, m } => sparsity / (1.0 - n as f64 / m as f64),
+            _ => sparsity,
+        };
+        Criterion { pattern: recipe.path.scope, score, sparsity: share }
     }
 
     fn select(&mut self, sparsity: f64) -> Result<Option<Selected>> {

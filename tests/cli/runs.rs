@@ -80,6 +80,17 @@ fn eval_and_drift_agree_with_the_run() {
 }
 
 #[test]
+fn n_of_m_leaves_n_of_every_m() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(dir.path());
+    let out = dir.path().join("run");
+    let args = ["sparsify", "--model", text(&model), "--data", "digits:200", "--scope", "2:4", "--steps", "12"];
+    done(&[&args[..], &["--out", text(&out), "-q"]].concat());
+    let w = &tensors(&out.join("model/model.safetensors"))["fc1.weight"].1;
+    assert!(w.chunks(4).all(|c| c.iter().filter(|x| **x == 0.0).count() == 2));
+}
+
+#[test]
 fn threads_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny(dir.path());
