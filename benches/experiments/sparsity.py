@@ -35,7 +35,7 @@ SETUPS = {
     "sst2": {
         "spec": "glue/sst2:{data}?limit=8000",
         "train": ["--model", "{model}", "--epochs", "1", "--batch", "16", "--learning-rate", "5e-5", "--max-length", "128"],
-        "sparsify": ["--epochs", "3", "--batch", "16", "--learning-rate", "1e-4", "--max-length", "128"],
+        "sparsify": ["--epochs", "2", "--batch", "16", "--learning-rate", "2e-4", "--max-length", "128", "--freeze", "*embeddings*"],
         "sparsities": [0.5, 0.6, 0.7],
         "seeds": [0],
     },
