@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn slopes_are_limits_of_differences() {
-        let functions: [(&str, fn(Dual) -> Dual); 7] = [
+        type Function = fn(Dual) -> Dual;
+        let functions: [(&str, Function); 7] = [
             ("sqrt", Dual::sqrt),
             ("exp", Dual::exp),
             ("ln", Dual::ln),

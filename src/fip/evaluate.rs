@@ -62,13 +62,13 @@ impl Tally {
         let line = |r: usize| &z[r * outputs..(r + 1) * outputs];
         match (&batch.targets, head) {
             (Targets::Classes(y), Head::Classification { .. }) => {
-                for r in 0..batch.examples.len() {
-                    self.class(line(r), y[r])?;
+                for (r, &y) in y.iter().enumerate().take(batch.examples.len()) {
+                    self.class(line(r), y)?;
                 }
             }
             (Targets::Scores(y), Head::Regression) => {
-                for r in 0..batch.examples.len() {
-                    let (z, y) = (f64::from(line(r)[0]), f64::from(y[r]));
+                for (r, &y) in y.iter().enumerate().take(batch.examples.len()) {
+                    let (z, y) = (f64::from(line(r)[0]), f64::from(y));
                     self.scores.0.push(z);
                     self.scores.1.push(y);
                     self.loss += (z - y) * (z - y);

@@ -99,11 +99,14 @@ impl Inputs {
 
     /// As an engine binds them.
     pub fn bind(&self) -> Vec<(&str, Data<'_>)> {
-        let data = |v| match v {
-            &Values::Real(ref v) => Data::Real(v),
-            &Values::Index(ref v) => Data::Index(v),
-        };
-        self.own.iter().map(|(name, v)| (*name, data(v))).collect()
+        self.own.iter().map(|(name, values)| (*name, bound(values))).collect()
+    }
+}
+
+fn bound(values: &Values) -> Data<'_> {
+    match values {
+        Values::Real(v) => Data::Real(v),
+        Values::Index(v) => Data::Index(v),
     }
 }
 

@@ -260,12 +260,12 @@ impl Recipe {
             ("--refresh", p.refresh > 0, p.refresh.to_string(), "at least 1"),
             ("--learning-rate", positive(o.learning_rate), o.learning_rate.to_string(), "a positive number"),
             (
-                "--beta1, --beta2, --momentum",
+                "optimization.beta1, beta2, momentum",
                 [o.beta1, o.beta2, o.momentum].iter().all(|b| (0.0..1.0).contains(b)),
                 format!("{} {} {}", o.beta1, o.beta2, o.momentum),
                 "shares in 0..1",
             ),
-            ("--epsilon", positive(o.epsilon), o.epsilon.to_string(), "a positive number"),
+            ("optimization.epsilon", positive(o.epsilon), o.epsilon.to_string(), "a positive number"),
             (
                 "--weight-decay, --clip",
                 o.weight_decay >= 0.0 && o.clip >= 0.0,
@@ -286,7 +286,7 @@ impl Recipe {
                 "more than 0",
             ),
             (
-                "--distance, --labels",
+                "--distance-weight, --labels-weight",
                 [self.objective.distance, self.objective.labels].iter().all(|x| *x >= 0.0 && x.is_finite()),
                 format!("{} {}", self.objective.distance, self.objective.labels),
                 "weights from 0 up",

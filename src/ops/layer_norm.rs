@@ -163,7 +163,8 @@ impl Op for LayerNorm {
         };
         let inputs = gy.par_chunks(n * rows).zip(saved.par_chunks(2 * rows)).zip(x[0].data.par_chunks(n * rows));
         // A block's sums for w, then for b, and last its own scratch row.
-        let task = |(mut gx, ((gy, saved), x)): (Option<&mut [f32]>, ((&[f32], &[f32]), &[f32]))| {
+        type Rows<'a> = ((&'a [f32], &'a [f32]), &'a [f32]);
+        let task = |(mut gx, ((gy, saved), x)): (Option<&mut [f32]>, Rows)| {
             let mut partial = vec![0.0f32; 3 * n];
             arch.dispatch(
                 #[inline(always)]

@@ -66,7 +66,7 @@ pub fn normal_pdf(x: f32) -> f32 {
 #[inline(always)]
 pub fn normal_cdf(x: f32) -> f32 {
     let (t, e) = gauss(x);
-    let p = 0.003_991_061_8f32.mul_add(t, 0.039_800_78).mul_add(t, 0.180_781_65).mul_add(t, 0.435_007);
+    let p = 0.003_991_062_f32.mul_add(t, 0.039_800_78).mul_add(t, 0.180_781_65).mul_add(t, 0.435_007);
     let q = 0.010_003_963f32.mul_add(t, 0.099_773_29).mul_add(t, 0.462_988_32).mul_add(t, 1.192_350_6);
     let tail = e * p.mul_add(t, 0.5) / q.mul_add(t, 1.667_898_8).mul_add(t, 1.0);
     if x > 0.0 { 1.0 - tail } else { tail }

@@ -1,0 +1,208 @@
+//! Whole runs on a small network and drawn digits: exact zeros, held outputs, early stops, accumulation, failures.
+use fipk::data::{self, Dataset, Reading};
+use fipk::engine::{Host, Pattern};
+use fipk::fip::recipe::{Anchor, Method, Preset, PullKind, Recipe};
+use fipk::fip::run::{Job, Outcome, Run};
+use fipk::models::{Config, Head, Network};
+use fipk::ops::Distance;
+use fipk::params::{Layout, Role, Roles};
+use fipk::report::{Event, Recorder};
+use fipk::{Error, Result};
+use serde_json::json;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicBool;
+
+static TRAIN: LazyLock<Box<dyn Dataset>> = LazyLock::new(|| digits("digits:1500?seed=1"));
+static TEST: LazyLock<Box<dyn Dataset>> = LazyLock::new(|| digits("digits:500?seed=2&split=test"));
+/// A network trained on [`TRAIN`], in the layout of [`layout`] with default roles.
+static DENSE: LazyLock<Vec<f32>> = LazyLock::new(|| {
+    let mut recipe = recipe(Method::Train);
+    recipe.budget.epochs = 12.0;
+    let start = network().initial(&layout(&recipe), 3);
+    go(&recipe, &start).unwrap().0.weights
+});
+
+fn digits(spec: &str) -> Box<dyn Dataset> {
+    data::load(&spec.parse().unwrap(), "train", &Reading::default()).unwrap()
+}
+
+fn network() -> Network {
+    let raw = json!({ "model_type": "mlp", "sizes": [784, 40, 24, 10], "layers": ["fc1", "fc2", "fc3"], "hidden_act": "relu" });
+    Network::new(Config::from_raw("test", raw.as_object().unwrap()).unwrap(), Head::Classification { labels: 10 })
+        .unwrap()
+}
+
+fn layout(recipe: &Recipe) -> Layout {
+    let params = network().params().unwrap();
+    Layout::new(&params, &recipe.roles.resolve(&params).unwrap())
+}
+
+fn recipe(method: Method) -> Recipe {
+    let mut recipe = Preset::Fip.recipe(method, 50);
+    recipe.optimization.learning_rate = 2e-3;
+    recipe.budget.epochs = 6.0;
+    recipe.path.sparsity = 0.8;
+    recipe
+}
+
+/// A run on a poisoned engine, with its events.
+fn go(recipe: &Recipe, start: &[f32]) -> Result<(Outcome, Vec<Event>)> {
+    let job = Job {
+        network: network(),
+        weights: start,
+        train: &**TRAIN,
+        held_out: Some((&**TEST, "test".into())),
+        recipe: recipe.clone(),
+        checkpoints: None,
+        model: "test".into(),
+    };
+    let mut events = Vec::new();
+    let run = Run::new(&job, Box::new(Host::new(layout(recipe)).poisoned()))?;
+    let outcome = run.drive(&mut Recorder::none(), &mut |e| events.push(e.clone()), &AtomicBool::new(false))?;
+    Ok((outcome, events))
+}
+
+fn accuracy(outcome: &Outcome) -> f64 {
+    outcome.last.as_ref().unwrap().metrics["accuracy"]
+}
+
+/// Zeros among the prunable weights.
+fn zeros(recipe: &Recipe, weights: &[f32]) -> usize {
+    let layout = layout(recipe);
+    layout.with_role(Role::Prunable).map(|s| weights[s.range()].iter().filter(|x| **x == 0.0).count()).sum()
+}
+
+const PRUNABLE: usize = 784 * 40 + 40 * 24;
+
+#[test]
+fn every_pull_ramp_and_anchor_ends_with_exactly_k_zeros() {
+    let k = (0.8 * PRUNABLE as f64).round() as usize;
+    for pull in [PullKind::Prox, PullKind::L2, PullKind::L2Sq] {
+        for anchor in [Anchor::Dense, Anchor::Projected] {
+            let mut r = recipe(Method::Fip);
+            (r.path.pull, r.objective.anchor, r.budget.epochs) = (pull, anchor, 1.0);
+            let (outcome, _) = go(&r, &DENSE).unwrap();
+            assert_eq!(zeros(&r, &outcome.weights), k, "{pull:?} {anchor:?}");
+            assert_eq!(outcome.sparsity, k as f64 / PRUNABLE as f64);
+        }
+    }
+    for method in [Method::OneShot, Method::Random, Method::Gradual] {
+        let (outcome, _) = go(&recipe(method), &DENSE).unwrap();
+        assert_eq!(zeros(&recipe(method), &outcome.weights), k, "{method:?}");
+    }
+}
+
+#[test]
+fn a_path_keeps_what_one_stroke_and_chance_lose() {
+    let [fip, one_shot, random] =
+        [Method::Fip, Method::OneShot, Method::Random].map(|m| accuracy(&go(&recipe(m), &DENSE).unwrap().0));
+    let dense = go(&recipe(Method::OneShot), &DENSE).unwrap().0.dense.unwrap().metrics["accuracy"];
+    assert!(dense >= 0.8, "the dense network learned the digits: {dense}");
+    assert!(fip >= dense - 0.05 && fip >= one_shot + 0.03, "dense {dense}, path {fip}, one-shot {one_shot}");
+    assert!(one_shot >= random, "one-shot {one_shot}, random {random}");
+}
+
+#[test]
+fn scopes_hold_row_by_row() {
+    let layout = layout(&recipe(Method::Fip));
+    for (scope, share) in [(Pattern::Layer, 0.8), (Pattern::Row, 0.8), (Pattern::NofM { n: 2, m: 4 }, 0.5)] {
+        let mut r = recipe(Method::Fip);
+        (r.path.scope, r.path.sparsity, r.budget.epochs) = (scope, share, 1.0);
+        let (outcome, _) = go(&r, &DENSE).unwrap();
+        for span in layout.with_role(Role::Prunable) {
+            let w = &outcome.weights[span.range()];
+            let (group, k) = match scope {
+                Pattern::Layer => (w.len(), (share * w.len() as f64).round() as usize),
+                Pattern::Row => (span.matrix().1, (share * span.matrix().1 as f64).round() as usize),
+                _ => (4, 2),
+            };
+            let exact = w.chunks(group).all(|g| g.iter().filter(|x| **x == 0.0).count() == k);
+            assert!(exact, "{scope}: {} has a group without {k} zeros", span.name);
+        }
+    }
+}
+
+#[test]
+fn frozen_parameters_keep_their_bits() {
+    let mut r = recipe(Method::Fip);
+    r.roles = Roles { freeze: vec!["fc3.*".into()], ..Roles::default() };
+    let (from, to) = (layout(&recipe(Method::Fip)), layout(&r));
+    let mut start = vec![0.0; to.len()];
+    for s in to.spans() {
+        start[s.range()].copy_from_slice(&DENSE[from.span(&s.name).unwrap().range()]);
+    }
+    let (outcome, _) = go(&r, &start).unwrap();
+    for s in to.spans() {
+        let same = outcome.weights[s.range()] == start[s.range()];
+        assert_eq!(same, s.role == Role::Frozen, "{}", s.name);
+    }
+}
+
+#[test]
+fn the_tolerance_ends_a_path_early_and_the_finish_stays() {
+    let mut r = recipe(Method::Fip);
+    (r.path.tolerance, r.path.ramp_share) = (0.02, 0.3);
+    let (outcome, events) = go(&r, &DENSE).unwrap();
+    let steps: Vec<_> = events.iter().filter_map(|e| if let Event::Step(s) = e { Some(s) } else { None }).collect();
+    // 6 epochs of 30 batches, half of them on the path.
+    assert!(outcome.steps < 180 && outcome.steps >= 90, "{} steps", outcome.steps);
+    let ended = steps.iter().position(|s| s.pull_relative.unwrap() < 0.02 && s.sparsity_target == Some(0.8)).unwrap();
+    assert_eq!(outcome.steps as usize, ended + 1 + 90);
+    assert!(steps[ended + 1..].iter().all(|s| s.pull == Some(0.0)), "steps after the projection leave the subspace");
+}
+
+#[test]
+fn accumulated_batches_make_the_step_of_one_large_batch() {
+    let mut large = recipe(Method::Train);
+    (large.budget.batch, large.budget.steps) = (50, Some(1));
+    let mut small = large.clone();
+    (small.budget.batch, small.optimization.accumulation) = (25, 2);
+    // Images are not sorted by length, so the first 50 are the same.
+    let gradient = |r: &Recipe| match &go(r, &DENSE).unwrap().1[1] {
+        Event::Step(s) => (s.loss, s.gradient_norm, s.examples),
+        other => panic!("a step, not {other:?}"),
+    };
+    let ((a, na, ea), (b, nb, eb)) = (gradient(&large), gradient(&small));
+    assert_eq!((ea, eb), (50, 50));
+    assert!((a - b).abs() <= 1e-5 * a && (na - nb).abs() <= 1e-4 * na, "{a} {na}, {b} {nb}");
+}
+
+#[test]
+fn cached_and_fresh_teachers_lead_to_the_same_place() {
+    let mut fresh = recipe(Method::Fip);
+    fresh.objective.cache_teacher = false;
+    let (a, b) = (go(&recipe(Method::Fip), &DENSE).unwrap().0, go(&fresh, &DENSE).unwrap().0);
+    assert!((accuracy(&a) - accuracy(&b)).abs() <= 0.02, "{} and {}", accuracy(&a), accuracy(&b));
+}
+
+#[test]
+fn a_run_that_diverges_says_so() {
+    let mut r = recipe(Method::Train);
+    (r.optimization.learning_rate, r.optimization.clip, r.budget.epochs) = (1e30, 0.0, 2.0);
+    let error = go(&r, &DENSE).map(drop).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+}
+
+#[test]
+fn recipes_that_make_no_sense_are_refused() {
+    type Change = fn(&mut Recipe);
+    let changes: [(&str, Change); 6] = [
+        ("--sparsity", |r| r.path.sparsity = 1.0),
+        ("--sparsity", |r| r.path.sparsity = f64::NAN),
+        ("--learning-rate", |r| r.optimization.learning_rate = 0.0),
+        ("--refresh", |r| r.path.refresh = 0),
+        ("--finish", |r| r.path.finish = 1.0),
+        ("--accumulation", |r| r.optimization.accumulation = 0),
+    ];
+    for (flag, change) in changes {
+        let mut r = recipe(Method::Fip);
+        change(&mut r);
+        let text = go(&r, &vec![0.0; layout(&r).len()]).map(drop).unwrap_err().to_string();
+        assert!(text.contains(flag), "{text}");
+    }
+    let mut nothing = recipe(Method::Fip);
+    nothing.roles.exclude = vec!["fc*".into()];
+    let text = go(&nothing, &vec![0.0; layout(&nothing).len()]).map(drop).unwrap_err().to_string();
+    assert!(text.contains("no parameter is left to prune"), "{text}");
+    assert_eq!(Preset::Paper.recipe(Method::Fip, 50).objective.odist, Distance::Euclidean);
+}
