@@ -60,7 +60,7 @@ pub struct PathFlags {
     /// Steps between two choices of what is pruned [default: 10]
     #[arg(long, value_name = "STEPS")]
     pub refresh: Option<u64>,
-    /// Share of all steps taken after the final projection, inside the sparse subspace [default: 0.3]
+    /// Share of all steps taken after the final projection, inside the sparse subspace [default: 0.5]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub finish: Option<f64>,
     /// End the path early once ‖w − w_p‖/‖w‖ is below this, at full sparsity; 0 for never [default: 0]
@@ -165,7 +165,7 @@ pub struct BudgetFlags {
     /// Examples in a batch [default: 16; 64 for an mlp]
     #[arg(long, value_name = "EXAMPLES")]
     pub batch: Option<usize>,
-    /// Steps between two evaluations on held-out data; 0 for only at both ends [default: 0]
+    /// Steps between two evaluations on held-out data; 0 for only at both ends [default: a tenth of the run]
     #[arg(long, value_name = "STEPS")]
     pub evaluate_every: Option<u64>,
     /// Steps between two checkpoints; 0 for only at an interruption and at the end [default: 100]
@@ -183,7 +183,7 @@ impl BudgetFlags {
             b.steps = self.steps;
         }
         set(&mut b.batch, self.batch);
-        set(&mut b.evaluate_every, self.evaluate_every);
+        b.evaluate_every = self.evaluate_every.or(b.evaluate_every);
         set(&mut b.checkpoint_every, self.checkpoint_every);
     }
 }
@@ -256,7 +256,6 @@ mod tests {
             ("accumulation", o.accumulation as f64),
             ("epochs", b.epochs),
             ("batch", b.batch as f64),
-            ("evaluate-every", b.evaluate_every as f64),
             ("checkpoint-every", b.checkpoint_every as f64),
         ];
         for (flag, value) in numbers {

@@ -171,8 +171,9 @@ pub struct Budget {
     pub epochs: f64,
     /// Optimizer steps; in place of epochs where it is given.
     pub steps: Option<u64>,
-    /// Steps between two evaluations of the projected network on held-out data; 0 for only at both ends.
-    pub evaluate_every: u64,
+    /// Steps between two evaluations of the projected network on held-out data; 0 for only at both ends. A tenth of
+    /// the run where it is not given.
+    pub evaluate_every: Option<u64>,
     /// Steps between two checkpoints; 0 for only at an interruption and at the end.
     pub checkpoint_every: u64,
     pub seed: u64,
@@ -180,7 +181,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { batch: 16, epochs: 1.0, steps: None, evaluate_every: 0, checkpoint_every: 100, seed: 0 }
+        Self { batch: 16, epochs: 1.0, steps: None, evaluate_every: None, checkpoint_every: 100, seed: 0 }
     }
 }
 

@@ -191,7 +191,9 @@ impl<'a> Run<'a> {
         if let (Some(e), false) = (&dense, self.resumed) {
             tell(self.eval_event(e, report::Network::Dense, dense.as_ref(), 0.0).into())?;
         }
-        let (every, save_every) = (self.job.recipe.budget.evaluate_every, self.job.recipe.budget.checkpoint_every);
+        let budget = &self.job.recipe.budget;
+        let every = budget.evaluate_every.unwrap_or(self.plan.steps.div_ceil(10));
+        let save_every = budget.checkpoint_every;
         while self.state.step < self.steps() {
             if stop.load(Ordering::Relaxed) {
                 self.save()?;
@@ -491,6 +493,7 @@ impl<'a> Run<'a> {
     ) -> report::Eval {
         let outputs = self.job.network.head.outputs();
         let teacher = dense.filter(|d| outputs > 0 && d.logits.len() == e.logits.len() && !e.logits.is_empty());
+        let teacher = teacher.filter(|_| self.job.recipe.method != Method::Train);
         let kind = self.job.recipe.objective.odist;
         report::Eval {
             step: if network == report::Network::Dense { 0 } else { self.state.step },
