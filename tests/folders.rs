@@ -1,7 +1,8 @@
 //! Model folders: configs read as Hugging Face means them, parameters found by name, folders that load in `transformers`.
-use fipk::models::config::{Activation, Config, ProblemType, RawConfig};
+use fipk::models::config::{Config, ProblemType, RawConfig};
 use fipk::models::folder::{self, ModelFolder};
 use fipk::models::head::Head;
+use fipk::ops::Activation;
 use fipk::params::atomic::Folder;
 use fipk::params::save::Precision;
 use fipk::params::weights::{Dtype, INDEX_FILE, SINGLE_FILE};
@@ -40,7 +41,7 @@ fn absent_keys_mean_what_transformers_says() {
     assert_eq!((bert.vocab_size, bert.hidden_size, bert.num_hidden_layers), (30522, 768, 12));
     assert_eq!((bert.num_attention_heads, bert.intermediate_size, bert.type_vocab_size), (12, 3072, 2));
     assert_eq!((bert.max_position_embeddings, bert.layer_norm_eps, bert.initializer_range), (512, 1e-12, 0.02));
-    assert_eq!((bert.hidden_act, bert.pad_token_id, bert.tie_word_embeddings), (Activation::Gelu, Some(0), true));
+    assert_eq!((bert.hidden_act, bert.pad_token_id, bert.tie_word_embeddings), (Activation::GeluErf, Some(0), true));
     assert_eq!(
         (bert.hidden_dropout_prob, bert.attention_probs_dropout_prob, bert.classifier_dropout),
         (0.1, 0.1, None)

@@ -112,15 +112,19 @@ impl Scope<'_> {
     /// Another name, in this module, of a parameter that is there already.
     pub fn tie(&self, name: &str, param: Value) -> Value {
         let alias = self.name(name);
-        let graph = &mut self.state.borrow_mut().graph;
-        if let Source::Param(nth) = graph.tensors[param.0].source {
-            graph.params[nth].aliases.push(alias);
+        let source = self.state.borrow().graph.tensors[param.0].source.clone();
+        match source {
+            Source::Param(nth) => self.state.borrow_mut().graph.params[nth].aliases.push(alias),
+            _ => self.fail("tie", alias, "wanted a parameter to tie to, got another tensor".to_string()),
         }
         param
     }
 
     /// Let `value` be differentiated and fetched as `name`.
     pub fn mark(&self, name: &str, value: Value) {
+        if self.state.borrow().graph.marks.iter().any(|m| m.0 == name) {
+            self.fail("mark", name.to_string(), "marked twice".to_string());
+        }
         self.state.borrow_mut().graph.marks.push((name.to_string(), value));
     }
 

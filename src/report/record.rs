@@ -207,8 +207,9 @@ impl Recorder {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let later = |event: &Event| match event {
             Event::Step(at) => at.step > step,
-            Event::Eval(at) => at.step > step,
-            Event::End(_) => true,
+            // What belongs to the end happens again, even at the last step.
+            Event::Eval(at) => at.step > step || at.network == Network::Final,
+            Event::Layer(_) | Event::Drift(_) | Event::End(_) => true,
             _ => false,
         };
         let (mut length, mut before) = (0, 0.0);
