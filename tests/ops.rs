@@ -4,8 +4,8 @@ mod common;
 use common::op::{Case, Input, Role, check, check_adjoint, check_gradient, check_reference};
 use fipk::dual::Dual;
 use fipk::ops::{
-    Activation, Add, AddPosition, Cost, Cotangent, CrossEntropy, Distance, Embedding, Linear, Op, Pass, Reads,
-    SelectToken, SquaredError,
+    Activation, Add, AddPosition, Attention, Cost, Cotangent, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
+    Pass, Reads, SelectToken, SquaredError,
 };
 use fipk::rng::Rng;
 use fipk::tensor::{Shape, View, numel};
@@ -27,6 +27,15 @@ impl Make {
     fn index(&mut self, shape: &[usize], below: usize) -> Input {
         let data = (0..numel(shape)).map(|_| f32::from_bits(self.0.below(below) as u32)).collect();
         Input { shape: shape.to_vec(), data, role: Role::Index }
+    }
+    /// 1 at a key to attend to, 0 at padding: after it in the first sample, here and there in the others.
+    fn mask(&mut self, b: usize, s: usize) -> Input {
+        let mut mask = self.index(&[b, s], 4);
+        for (i, m) in mask.data.iter_mut().enumerate() {
+            let keep = i % s == 0 || if i < s { i < s.div_ceil(2) } else { m.to_bits() != 0 };
+            *m = f32::from_bits(u32::from(keep));
+        }
+        mask
     }
     /// Row weights; about a third of them 0 if there are several.
     fn weights(&mut self, shape: &[usize]) -> Input {
@@ -60,6 +69,23 @@ fn table() -> Vec<Case> {
         let x = [lead, &[k]].concat();
         put(Box::new(Linear), 8.0, vec![m.normal(&x, 1.0), m.normal(&[n, k], 0.5)]);
         put(Box::new(Linear), 8.0, vec![m.normal(&x, 1.0), m.normal(&[n, k], 0.5), m.normal(&[n], 1.0)]);
+    }
+    for shape in [&[1][..], &[7, 3], &[2, 3, 31], &[5, 33], &[131, 257]] {
+        let n = &shape[shape.len() - 1..];
+        put(Box::new(LayerNorm { eps: 1e-12 }), 8.0, vec![m.normal(shape, 1.0), m.scales(n), m.normal(n, 1.0)]);
+        // Far from zero, where a variance by E x² - (E x)² would lose its digits.
+        let mut far = m.normal(shape, 1.0);
+        far.data.iter_mut().for_each(|v| *v += 30.0);
+        put(Box::new(LayerNorm { eps: 1e-5 }), 8.0, vec![far, m.scales(n), m.normal(n, 1.0)]);
+    }
+    for (b, s, heads, d) in [(1, 1, 1, 1), (2, 3, 2, 5), (3, 31, 3, 7), (1, 33, 1, 32), (2, 257, 2, 13)] {
+        let shape = [b, s, heads * d];
+        let qkv = [m.normal(&shape, 1.0), m.normal(&shape, 1.0), m.normal(&shape, 1.0)];
+        put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[m.mask(b, s)]].concat());
+        // A sample that only fills the batch has no key to attend to.
+        let mut mask = m.mask(b, s);
+        mask.data[(b - 1) * s..].fill(0.0);
+        put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[mask]].concat());
     }
     for (ids, v, h) in [(&[1][..], 1, 1), (&[7], 5, 3), (&[2, 31], 2, 33), (&[3, 5], 61, 1), (&[3, 101], 257, 129)] {
         put(Box::new(Embedding), 0.0, vec![m.index(ids, v), m.normal(&[v, h], 1.0)]);
@@ -101,11 +127,17 @@ fn every_op_has_a_cost() {
 
 #[test]
 fn every_op_refuses_shapes_that_do_not_fit() {
-    let cases: Vec<(Box<dyn Op>, Vec<&[usize]>)> = vec![
+    type Refused = (Box<dyn Op>, Vec<&'static [usize]>);
+    let cases: Vec<Refused> = vec![
         (Box::new(Add), vec![&[2, 3], &[3, 2]]),
         (Box::new(Linear), vec![&[2, 3], &[5, 4]]),
         (Box::new(Linear), vec![&[2, 3], &[5, 3], &[4]]),
         (Box::new(Linear), vec![&[], &[5, 3], &[5]]),
+        (Box::new(LayerNorm { eps: 1e-5 }), vec![&[2, 3], &[2], &[3]]),
+        (Box::new(LayerNorm { eps: 1e-5 }), vec![&[], &[1], &[1]]),
+        (Box::new(Attention { heads: 2 }), vec![&[2, 3, 5], &[2, 3, 5], &[2, 3, 5], &[2, 3]]),
+        (Box::new(Attention { heads: 1 }), vec![&[2, 3, 5], &[2, 4, 5], &[2, 3, 5], &[2, 3]]),
+        (Box::new(Attention { heads: 1 }), vec![&[2, 3, 5], &[2, 3, 5], &[2, 3, 5], &[2, 4]]),
         (Box::new(Embedding), vec![&[2, 3], &[7]]),
         (Box::new(Embedding), vec![&[2, 3]]),
         (Box::new(AddPosition), vec![&[2, 3, 4], &[8, 5]]),
@@ -191,7 +223,7 @@ fn planted_bugs_are_caught() {
     assert!(check_gradient(&case(Square::WrongVjp)).is_err());
 
     // What stays unwritten is NaN, and a NaN passes nothing.
-    assert_eq!(caught(Square::SkipsAnOutput).0, true);
+    assert!(caught(Square::SkipsAnOutput).0);
     assert_eq!(caught(Square::SkipsATangent), (true, true));
     assert_eq!(caught(Square::SkipsACotangent), (false, true));
     assert!(check_gradient(&case(Square::SkipsACotangent)).is_err());

@@ -1,8 +1,8 @@
 //! The checks that every op passes: its host passes against its f64 reference, and against each other.
 //!
 //! All return what is wrong as text instead of panicking, so that tests can plant a bug and see it caught. Each
-//! comparison is written `if !(error <= tolerance) { fail }`, which a NaN does not pass; and every output is NaN
-//! before an op writes it, so that an element nobody wrote does not pass either.
+//! comparison is [`within`], which a NaN does not pass; and every output is NaN before an op writes it, so that an
+//! element nobody wrote does not pass either.
 use fipk::dual::Dual;
 use fipk::ops::{Cotangent, Op};
 use fipk::rng::Rng;
@@ -26,9 +26,10 @@ pub struct Input {
 
 /// An op on one set of inputs.
 ///
-/// `ulps` is the tolerance, in units of f32's rounding (2⁻²³) of an element's scale: |want| plus what the element
-/// would move (root mean square) if every input, or every tangent, moved by itself times a random sign. That second
-/// part is the size of the terms that cancelled on the way; a naive f32 sum of k terms errs by about √k/4 such units.
+/// `ulps` is the tolerance, in units of f32's rounding (2⁻²³) of an element's scale: |want|, plus the size of the
+/// terms that cancelled on the way to it (J x with random signs; for a tangent J dx with random signs), plus, for a
+/// tangent, what it would move if every input moved by itself times a random sign. A naive f32 sum of k terms errs
+/// by about √k/4 such units.
 #[derive(Debug)]
 pub struct Case {
     pub op: Box<dyn Op>,
@@ -66,13 +67,26 @@ impl Case {
 
     /// y and J dx by the reference.
     fn reference(&self, dx: &[Option<&[f32]>]) -> Result<(Vec<f64>, Vec<f64>), String> {
-        let dual = |i: usize| {
+        self.reference_at(dx, |v| v)
+    }
+
+    /// The same with each differentiable element moved by `nudge`.
+    fn reference_at(
+        &self,
+        dx: &[Option<&[f32]>],
+        mut nudge: impl FnMut(f64) -> f64,
+    ) -> Result<(Vec<f64>, Vec<f64>), String> {
+        let mut dual = |i: usize| {
             let (input, d) = (&self.inputs[i], dx[i]);
-            let re = |v: f32| if input.role == Role::Index { f64::from(v.to_bits() as i32) } else { f64::from(v) };
+            let mut re = |v: f32| match input.role {
+                Role::Index => f64::from(v.to_bits() as i32),
+                Role::Constant => f64::from(v),
+                Role::Differentiable => nudge(f64::from(v)),
+            };
             let dual = |(at, v): (usize, &f32)| Dual::new(re(*v), d.map_or(0.0, |d| f64::from(d[at])));
             input.data.iter().enumerate().map(dual).collect::<Vec<Dual>>()
         };
-        let duals: Vec<Vec<Dual>> = (0..self.inputs.len()).map(dual).collect();
+        let duals: Vec<Vec<Dual>> = (0..self.inputs.len()).map(&mut dual).collect();
         let views: Vec<View<Dual>> =
             duals.iter().zip(&self.inputs).map(|(data, i)| View { data, shape: &i.shape }).collect();
         let mut y = vec![Dual::new(f64::NAN, f64::NAN); self.numel()?];
@@ -81,18 +95,26 @@ impl Case {
     }
 
     /// The root mean square of J (v · random signs): the size of the terms of J v, whatever cancels among them.
-    fn magnitude(&self, v: &[Option<&[f32]>]) -> Result<Vec<f64>, String> {
-        const DRAWS: usize = 8;
+    fn terms(&self, v: &[Option<&[f32]>]) -> Result<Vec<f64>, String> {
         let mut rng = Rng::new(11, 1);
-        let mut squares = vec![0.0; self.numel()?];
-        for _ in 0..DRAWS {
+        root_mean_square(|| {
             let mut sign = |v: &f32| if rng.next_u32() & 1 == 0 { *v } else { -*v };
             let signed: Vec<Option<Vec<f32>>> =
                 v.iter().map(|v| v.map(|v| v.iter().map(&mut sign).collect())).collect();
-            let (_, moved) = self.reference(&signed.iter().map(Option::as_deref).collect::<Vec<_>>())?;
-            squares.iter_mut().zip(moved).for_each(|(s, m)| *s += m * m / DRAWS as f64);
-        }
-        Ok(squares.into_iter().map(f64::sqrt).collect())
+            Ok(self.reference(&signed.iter().map(Option::as_deref).collect::<Vec<_>>())?.1)
+        })
+    }
+
+    /// The root mean square of what J dx moves, relative to relative moves of the inputs by random signs.
+    fn sensitivity(&self, dx: &[Option<&[f32]>]) -> Result<Vec<f64>, String> {
+        const STEP: f64 = 1e-6;
+        let (_, here) = self.reference(dx)?;
+        let mut rng = Rng::new(12, 1);
+        root_mean_square(|| {
+            let nudge = |v| v * if rng.next_u32() & 1 == 0 { 1.0 + STEP } else { 1.0 - STEP };
+            let (_, there) = self.reference_at(dx, nudge)?;
+            Ok(there.iter().zip(&here).map(|(there, here)| (there - here) / STEP).collect())
+        })
     }
 
     /// y and what is saved, from memory that holds NaN.
@@ -132,6 +154,11 @@ impl Case {
     }
 }
 
+/// False for a NaN.
+fn within(error: f64, tolerance: f64) -> bool {
+    error <= tolerance
+}
+
 /// |got − want| within `ulps` of `scale`, for the worst element and for the norm.
 fn close(what: &str, got: &[f32], want: &[f64], scale: &[f64], ulps: f64) -> Checked {
     let top = scale.iter().fold(0.0f64, |m, s| m.max(*s));
@@ -140,21 +167,34 @@ fn close(what: &str, got: &[f32], want: &[f64], scale: &[f64], ulps: f64) -> Che
         return Err(format!("{what}: {} elements, wanted {}", got.len(), want.len()));
     }
     for (i, e) in error.iter().enumerate() {
-        if !(*e <= ulps * EPS * top) {
+        if !within(*e, ulps * EPS * top) {
             let off = e / (EPS * top);
             return Err(format!("{what}[{i}]: got {}, want {}: off by {off:.1} ulps of {top:.3e}", got[i], want[i]));
         }
     }
     let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
     let (off, size) = (norm(&error), norm(scale));
-    if !(off <= ulps * EPS * size) {
+    if !within(off, ulps * EPS * size) {
         return Err(format!("{what}: the error's norm is {:.1} ulps of {size:.3e}", off / (EPS * size)));
     }
     Ok(())
 }
 
-fn scale(want: &[f64], magnitude: &[f64]) -> Vec<f64> {
-    want.iter().zip(magnitude).map(|(w, m)| w.abs() + m).collect()
+/// Over a few draws, element by element.
+fn root_mean_square(mut draw: impl FnMut() -> Result<Vec<f64>, String>) -> Result<Vec<f64>, String> {
+    const DRAWS: usize = 8;
+    let mut squares: Vec<f64> = Vec::new();
+    for _ in 0..DRAWS {
+        let drawn = draw()?;
+        squares.resize(drawn.len(), 0.0);
+        squares.iter_mut().zip(drawn).for_each(|(s, v)| *s += v * v / DRAWS as f64);
+    }
+    Ok(squares.into_iter().map(f64::sqrt).collect())
+}
+
+/// |want| + moved, element by element.
+fn scale(want: &[f64], moved: &[f64]) -> Vec<f64> {
+    want.iter().zip(moved).map(|(w, m)| w.abs() + m).collect()
 }
 
 /// `keep` of the directions, the rest known to be zero.
@@ -168,7 +208,7 @@ pub fn check_reference(case: &Case) -> Checked {
     let x: Vec<Vec<f32>> = case.inputs.iter().map(|i| i.data.clone()).collect();
     let (want, _) = case.reference(&vec![None; case.inputs.len()])?;
     let (y, saved) = case.forward()?;
-    close("y", &y, &want, &scale(&want, &case.magnitude(&only(&x, &all))?), case.ulps)?;
+    close("y", &y, &want, &scale(&want, &case.terms(&only(&x, &all))?), case.ulps)?;
 
     let dx = case.directions(&mut Rng::new(5, 0));
     let mut subsets: Vec<Vec<usize>> = all.iter().map(|&i| vec![i]).collect();
@@ -177,7 +217,8 @@ pub fn check_reference(case: &Case) -> Checked {
         let tangents = only(&dx, &keep);
         let (_, want) = case.reference(&tangents)?;
         let dy = case.jvp(&y, &saved, &tangents);
-        close(&format!("dy of inputs {keep:?}"), &dy, &want, &scale(&want, &case.magnitude(&tangents)?), case.ulps)?;
+        let size = scale(&scale(&want, &case.terms(&tangents)?), &case.sensitivity(&tangents)?);
+        close(&format!("dy of inputs {keep:?}"), &dy, &want, &size, case.ulps)?;
     }
     let none = case.jvp(&y, &saved, &vec![None; case.inputs.len()]);
     if none.iter().any(|v| *v != 0.0) {
@@ -201,7 +242,7 @@ pub fn check_adjoint(case: &Case) -> Checked {
         let (left, left_scale) = dot(&u, &dy);
         let (right, right_scale) = dot(&set[i], &dx[i]);
         let tolerance = (case.ulps + SUM_ULPS) * EPS * (left_scale + right_scale);
-        if !((left - right).abs() <= tolerance) {
+        if !within((left - right).abs(), tolerance) {
             return Err(format!("input {i}: <u, Jv> = {left} and <Jᵀu, v> = {right}, more than {tolerance:.1e} apart"));
         }
         let want: Vec<f64> = base[i].iter().zip(&set[i]).map(|(b, g)| f64::from(*b) + f64::from(*g)).collect();
