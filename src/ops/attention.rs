@@ -254,7 +254,7 @@ impl Op for Attention {
         let (product, softmax, heads) = (2 * rows * s * c, rows * s * self.heads as u64, self.heads as u64);
         let (flops, tensors) = match pass {
             Pass::Forward => (2 * product + 25 * softmax, 4),
-            Pass::Jvp => (6 * product + 25 * softmax, 7),
+            Pass::Jvp => (5 * product + 25 * softmax, 7),
             Pass::Vjp => (5 * product + 25 * softmax, 8),
         };
         Cost { flops, bytes: 4 * rows * (tensors * c + heads + 1) }

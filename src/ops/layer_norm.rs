@@ -163,8 +163,7 @@ impl Op for LayerNorm {
         };
         let inputs = gy.par_chunks(n * rows).zip(saved.par_chunks(2 * rows)).zip(x[0].data.par_chunks(n * rows));
         // A block's sums for w, then for b, and last its own scratch row.
-        type Rows<'a> = ((&'a [f32], &'a [f32]), &'a [f32]);
-        let task = |(mut gx, ((gy, saved), x)): (Option<&mut [f32]>, Rows)| {
+        let tasks = blocks.into_par_iter().zip(inputs).map(|(mut gx, ((gy, saved), x))| {
             let mut partial = vec![0.0f32; 3 * n];
             arch.dispatch(
                 #[inline(always)]
@@ -192,8 +191,8 @@ impl Op for LayerNorm {
                 },
             );
             partial
-        };
-        let partial: Vec<Vec<f32>> = blocks.into_par_iter().zip(inputs).map(task).collect();
+        });
+        let partial: Vec<Vec<f32>> = tasks.collect();
         if let Some(g) = gw {
             combine(partial.iter().map(|p| &p[..n]), g);
         }

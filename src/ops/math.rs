@@ -45,7 +45,7 @@ pub fn tanh(x: f32) -> f32 {
     if y < -1.0 { -1.0 } else { y }
 }
 
-/// (|x| or 14.5 if that is less, e^(-x²/2)), the latter within 4 ulp: the rounding of x² is put back.
+/// (|x| or 14.5 if that is less, e^(-x²/2)), the latter within 3 ulp: the rounding of x² is put back.
 #[inline(always)]
 fn gauss(x: f32) -> (f32, f32) {
     let t = if x.abs() > 14.5 { 14.5 } else { x.abs() };
@@ -55,25 +55,25 @@ fn gauss(x: f32) -> (f32, f32) {
     (t, e.mul_add(-0.5 * lost, e))
 }
 
-/// The standard normal's density, within 6 ulp; 0 where it is below the least normal f32.
+/// The standard normal's density, within 4 ulp; 0 where it is below the least normal f32.
 #[inline(always)]
 pub fn normal_pdf(x: f32) -> f32 {
     PHI_0 * gauss(x).1
 }
 
-/// The standard normal's distribution function Φ, within 8 ulp in both tails: e^(-x²/2) times a rational
+/// The standard normal's distribution function Φ, within 6 ulp in both tails: e^(-x²/2) times a rational
 /// fit of Mills' ratio; 0 for x < -13.2. Shares its exponential with [`normal_pdf`] of the same x.
 #[inline(always)]
 pub fn normal_cdf(x: f32) -> f32 {
     let (t, e) = gauss(x);
-    let p = 0.003_991_062_f32.mul_add(t, 0.039_800_78).mul_add(t, 0.180_781_65).mul_add(t, 0.435_007);
+    let p = 0.003_991_062f32.mul_add(t, 0.039_800_78).mul_add(t, 0.180_781_65).mul_add(t, 0.435_007);
     let q = 0.010_003_963f32.mul_add(t, 0.099_773_29).mul_add(t, 0.462_988_32).mul_add(t, 1.192_350_6);
     let tail = e * p.mul_add(t, 0.5) / q.mul_add(t, 1.667_898_8).mul_add(t, 1.0);
     if x > 0.0 { 1.0 - tail } else { tail }
 }
 
-/// Accumulators of a reduction: two AVX-512 registers, four of AVX2.
-pub const LANES: usize = 32;
+/// Accumulators of a reduction: four AVX-512 registers, eight of AVX2.
+const LANES: usize = 64;
 
 /// Reduce pairs by `step` in [`LANES`] interleaved accumulators, then those by `join`: the order is fixed, so
 /// the result is the same bits on every machine, and the rounding error grows with n / [`LANES`].
@@ -86,19 +86,17 @@ pub fn reduce(
     join: impl Fn(f32, f32) -> f32,
 ) -> f32 {
     let mut acc = [start; LANES];
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in x.iter().zip(y) {
-        for i in 0..LANES {
-            acc[i] = step(acc[i], x[i], y[i]);
+    // Slices, not arrays: a loop of known length is unrolled before it can become vector code.
+    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+        for (a, (x, y)) in acc.iter_mut().zip(x.iter().zip(y)) {
+            *a = step(*a, *x, *y);
         }
-    }
-    for (a, (x, y)) in acc.iter_mut().zip(x_rest.iter().zip(y_rest)) {
-        *a = step(*a, *x, *y);
     }
     let mut half = LANES / 2;
     while half > 0 {
-        for i in 0..half {
-            acc[i] = join(acc[i], acc[i + half]);
+        let (low, high) = acc[..2 * half].split_at_mut(half);
+        for (a, b) in low.iter_mut().zip(high) {
+            *a = join(*a, *b);
         }
         half /= 2;
     }
@@ -192,12 +190,11 @@ mod tests {
         let table: [(&str, f64, f64); 5] = [
             ("exp", worst(exp, f64::exp, (-110.0, 88.72), flushed), 2.0),
             ("tanh", worst(tanh, f64::tanh, (-20.0, 20.0), ulp), 5.0),
-            ("normal_pdf", worst(normal_pdf, pdf, (-15.0, 15.0), flushed), 6.0),
-            ("normal_cdf", worst(normal_cdf, cdf, (-15.0, 15.0), flushed), 8.0),
+            ("normal_pdf", worst(normal_pdf, pdf, (-15.0, 15.0), flushed), 4.0),
+            ("normal_cdf", worst(normal_cdf, cdf, (-15.0, 15.0), flushed), 6.0),
             ("gelu", worst(|x| x * normal_cdf(x), |x| x * cdf(x), (-15.0, 15.0), |v| v.abs().max(1.0)), 2e-7),
         ];
         for (name, error, bound) in table {
-            eprintln!("{name}: {error:.3e}");
             assert!(error <= bound, "{name}: {error} over {bound}");
         }
     }
@@ -218,7 +215,7 @@ mod tests {
 
     #[test]
     fn reductions_see_every_element_once() {
-        for n in [0, 1, 31, 32, 33, 64, 100, 777] {
+        for n in [0, 1, 31, 63, 64, 65, 128, 777] {
             let x: Vec<f32> = (0..n).map(|i| ((i * 7) % 64) as f32).collect();
             let y: Vec<f32> = (0..n).map(|i| ((i * 5) % 32) as f32 - 8.0).collect();
             assert_eq!(sum(&x), x.iter().sum::<f32>());
