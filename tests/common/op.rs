@@ -3,7 +3,6 @@
 //! All return what is wrong as text instead of panicking, so that tests can plant a bug and see it caught. Each
 //! comparison is [`within`], which a NaN does not pass; and every output is NaN before an op writes it, so that an
 //! element nobody wrote does not pass either.
-#![allow(clippy::neg_cmp_op_on_partial_ord)] // written so that a NaN fails
 use fipk::dual::Dual;
 use fipk::ops::{Cotangent, Op};
 use fipk::rng::Rng;
