@@ -35,7 +35,7 @@ pub struct OutFlags {
     /// Replace --out if it is a run or a model
     #[arg(long)]
     pub overwrite: bool,
-    /// Type of the stored weights [default: keep]
+    /// Type of the stored weights [default: f32]
     #[arg(long, value_name = "TYPE")]
     pub save_dtype: Option<SaveDtype>,
     /// End with exit code 3 unless the stored network meets this on held-out data, as 'accuracy>=0.95'; repeatable

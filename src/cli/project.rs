@@ -43,7 +43,7 @@ pub struct Args {
     /// Replace --out if it is a model or a run
     #[arg(long)]
     overwrite: bool,
-    /// Type of the stored weights [default: keep]
+    /// Type of the stored weights [default: f32]
     #[arg(long, value_name = "TYPE")]
     save_dtype: Option<SaveDtype>,
 }

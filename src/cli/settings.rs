@@ -19,10 +19,10 @@ pub const FILE: &str = "config.toml";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SaveDtype {
-    /// As they were in the model given
-    #[default]
+    /// As they were in the model given; f16 and bf16 round what was trained
     Keep,
-    /// As f32
+    /// As f32, exactly what was evaluated
+    #[default]
     F32,
 }
 
@@ -76,7 +76,7 @@ impl Default for Settings {
             eval_data: None,
             max_length: 128,
             threads: None,
-            save_dtype: SaveDtype::Keep,
+            save_dtype: SaveDtype::F32,
             require: Vec::new(),
             preset: Preset::Fip,
             method: Method::Fip,

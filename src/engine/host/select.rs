@@ -226,7 +226,7 @@ fn summary(w: &[f32], spans: &[&Span], mask: &[u32]) -> Selected {
         .par_iter()
         .map(|b| {
             let words = &mask[b.start / 32..b.end.div_ceil(32)];
-            let (mut tops, mut squares) = ([0u32; 32], [0.0f32; 32]);
+            let (mut tops, mut squares) = ([0u32; 32], [0.0f64; 32]);
             simd().dispatch(
                 #[inline(always)]
                 || {
@@ -235,14 +235,14 @@ fn summary(w: &[f32], spans: &[&Span], mask: &[u32]) -> Selected {
                             let pruned = word >> i & 1;
                             let magnitude = magnitude_bits(x) * pruned;
                             tops[i] = if magnitude > tops[i] { magnitude } else { tops[i] };
-                            let x = f32::from_bits(magnitude);
+                            let x = f64::from(f32::from_bits(magnitude));
                             squares[i] += x * x;
                         }
                     }
                 },
             );
             let pruned = words.iter().map(|w| w.count_ones() as usize).sum();
-            let squares = squares.iter().map(|&s| f64::from(s)).sum();
+            let squares = squares.iter().sum();
             (pruned, tops.into_iter().max().unwrap_or(0), squares, dot(&w[b.clone()], &w[b.clone()]))
         })
         .collect();
