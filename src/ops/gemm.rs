@@ -3,6 +3,7 @@
 //! Every product is bit-identical for any number of threads: `gemm` splits the output into tiles and never
 //! the sum over k (tests/engine.rs holds it to that).
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 /// Whether a product takes every thread of the pool, or the caller already runs in parallel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +84,28 @@ pub fn product(
     }
 }
 
+/// c[m, n] (+)= a[m, k] b[k, n] with the rows dealt out to the threads, each with its own copy of b's panels: faster
+/// than letting `gemm` cut tiles when a thread has rows enough to pay for the copy.
+fn by_rows((m, n, k): (usize, usize, usize), a: &[f32], b: &[f32], sb: Strides, add: bool, c: &mut [f32]) {
+    const FEWEST: usize = 192;
+    let (sa, sc) = (Strides::rows(k), Strides::rows(n));
+    let rows = m.div_ceil(rayon::current_num_threads()).next_multiple_of(16);
+    if rows < FEWEST || rows >= m {
+        return product((m, n, k), 1.0, a, sa, b, sb, add, c, sc, Threads::All);
+    }
+    c.par_chunks_mut(rows * n).zip(a.par_chunks(rows * k)).for_each(|(c, a)| {
+        product((c.len() / n, n, k), 1.0, a, sa, b, sb, add, c, sc, Threads::One);
+    });
+}
+
 /// y[m, n] (+)= x[m, k] w[n, k]ᵀ: a linear layer's forward.
 pub fn nt((m, n, k): (usize, usize, usize), x: &[f32], w: &[f32], add: bool, y: &mut [f32]) {
-    let (sx, sw) = (Strides::rows(k), Strides::rows(k).transposed());
-    product((m, n, k), 1.0, x, sx, w, sw, add, y, Strides::rows(n), Threads::All);
+    by_rows((m, n, k), x, w, Strides::rows(k).transposed(), add, y);
 }
 
 /// gx[m, k] (+)= gy[m, n] w[n, k]: the cotangent of its input.
 pub fn nn((m, n, k): (usize, usize, usize), gy: &[f32], w: &[f32], add: bool, gx: &mut [f32]) {
-    product((m, k, n), 1.0, gy, Strides::rows(n), w, Strides::rows(k), add, gx, Strides::rows(k), Threads::All);
+    by_rows((m, k, n), gy, w, Strides::rows(k), add, gx);
 }
 
 /// gw[n, k] (+)= gy[m, n]ᵀ x[m, k]: the cotangent of its weight.
