@@ -101,33 +101,40 @@ impl Rule for Sgd {
     }
 }
 
-/// One word's worth of weights. Returns the new squares of all and of the pruned, lane by lane.
+/// A word's worth of numbers.
+type Lanes = [f32; LANES];
+
+/// One word's worth of weights. Adds to the new squares of all and of the pruned, lane by lane.
+///
+/// Works on copies: arrays that nothing else points to are what becomes vector code.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // four vectors, what steers them and what is summed
+#[allow(clippy::too_many_arguments)] // four vectors, their constants and their sums
 fn word(
     rule: impl Rule,
     c: &Constants,
     bits: u32,
-    w: &mut [f32],
-    g: &[f32],
-    m: &mut [f32],
-    v: &mut [f32],
-    sums: &mut [[f32; LANES]; 2],
+    w: &mut Lanes,
+    g: &Lanes,
+    m: &mut Lanes,
+    v: &mut Lanes,
+    sums: &mut [Lanes; 2],
 ) {
+    let (mut nw, mut nm, mut nv, [mut all, mut gone]) = (*w, *m, *v, *sums);
     for i in 0..LANES {
         let pruned = (bits >> i & 1) as f32;
-        let gradient = g[i] * c.scale + pruned * c.pull * w[i];
-        let (x, new_m, new_v) = rule.step(c, w[i], gradient, m[i], v[i]);
+        let gradient = g[i] * c.scale + pruned * c.pull * nw[i];
+        let (x, new_m, new_v) = rule.step(c, nw[i], gradient, nm[i], nv[i]);
         let size = x.abs() - pruned * c.shrink;
         // A NaN fails the comparison and stays.
         let x = if size < 0.0 { 0.0 } else { size.copysign(x) };
         let keep = 1.0 - pruned * (1.0 - c.keep);
-        w[i] = x * keep;
-        m[i] = new_m * keep;
-        v[i] = new_v * keep;
-        sums[0][i] += w[i] * w[i];
-        sums[1][i] += pruned * w[i] * w[i];
+        nw[i] = x * keep;
+        nm[i] = new_m * keep;
+        nv[i] = new_v * keep;
+        all[i] += nw[i] * nw[i];
+        gone[i] += pruned * nw[i] * nw[i];
     }
+    (*w, *m, *v, *sums) = (nw, nm, nv, [all, gone]);
 }
 
 /// A block of one span: (Σ w², Σ over pruned of w²).
@@ -142,44 +149,50 @@ fn block(
     v: &mut [f32],
 ) -> (f64, f64) {
     let mut sums = [[0.0f32; LANES]; 2];
-    let whole = w.len() / LANES * LANES;
-    for (k, at) in (0..whole).step_by(LANES).enumerate() {
-        let bits = words.get(k).copied().unwrap_or(0);
-        let end = at + LANES;
-        word(rule, c, bits, &mut w[at..end], &g[at..end], &mut m[at..end], &mut v[at..end], &mut sums);
+    let ((w, w_end), (g, g_end)) = (w.as_chunks_mut(), g.as_chunks());
+    let ((m, m_end), (v, v_end)) = (m.as_chunks_mut(), v.as_chunks_mut());
+    let mut bits = words.iter().copied().chain(std::iter::repeat(0));
+    for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+        word(rule, c, bits.next().unwrap_or(0), w, g, m, v, &mut sums);
     }
-    if whole < w.len() {
-        // The last word, in buffers of its full length.
-        let n = w.len() - whole;
+    if !w_end.is_empty() {
+        // The last word, in arrays of its full length.
+        let n = w_end.len();
         let pad = |x: &[f32]| {
             let mut out = [0.0; LANES];
-            out[..n].copy_from_slice(&x[whole..]);
+            out[..n].copy_from_slice(x);
             out
         };
-        let (mut lw, lg, mut lm, mut lv) = (pad(w), pad(g), pad(m), pad(v));
-        let bits = words.get(whole / LANES).copied().unwrap_or(0);
-        word(rule, c, bits, &mut lw, &lg, &mut lm, &mut lv, &mut sums);
-        w[whole..].copy_from_slice(&lw[..n]);
-        m[whole..].copy_from_slice(&lm[..n]);
-        v[whole..].copy_from_slice(&lv[..n]);
+        let (mut lw, lg, mut lm, mut lv) = (pad(w_end), pad(g_end), pad(m_end), pad(v_end));
+        word(rule, c, bits.next().unwrap_or(0), &mut lw, &lg, &mut lm, &mut lv, &mut sums);
+        w_end.copy_from_slice(&lw[..n]);
+        m_end.copy_from_slice(&lm[..n]);
+        v_end.copy_from_slice(&lv[..n]);
     }
-    let total = |s: &[f32; LANES]| s.iter().map(|&x| f64::from(x)).sum();
+    let total = |s: &Lanes| s.iter().map(|&x| f64::from(x)).sum();
     (total(&sums[0]), total(&sums[1]))
 }
 
-/// How many magnitudes lie below the bracket, and those inside it.
+/// How many magnitudes lie below the bracket, and those inside it: a word of comparisons at a time.
 fn census(w: &[f32], (low, high): (u32, u32)) -> (usize, Vec<u32>) {
-    let below = simd().dispatch(
+    let (mut below, mut inside) = (0u32, Vec::new());
+    simd().dispatch(
         #[inline(always)]
         || {
-            let mut below = 0u32;
-            for &x in w {
-                below += u32::from(magnitude_bits(x) < low);
+            for w in w.chunks(LANES) {
+                let mut hits = 0u32;
+                for (i, &x) in w.iter().enumerate() {
+                    let magnitude = magnitude_bits(x);
+                    below += u32::from(magnitude < low);
+                    hits |= u32::from(magnitude >= low && magnitude <= high) << i;
+                }
+                while hits != 0 {
+                    inside.push(magnitude_bits(w[hits.trailing_zeros() as usize]));
+                    hits &= hits - 1;
+                }
             }
-            below
         },
     );
-    let inside = w.iter().map(|&x| magnitude_bits(x)).filter(|b| (low..=high).contains(b)).collect();
     (below as usize, inside)
 }
 
