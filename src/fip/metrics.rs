@@ -70,7 +70,7 @@ pub fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (i, v)| if *v > row[best] { i } else { best })
 }
 
-/// −log softmax(row)[label], in f64.
+/// −log softmax(row)\[label\], in f64.
 pub fn cross_entropy(row: &[f32], label: usize) -> f64 {
     let top = row.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
     let sum: f64 = row.iter().map(|&v| f64::from(v - top).exp()).sum();

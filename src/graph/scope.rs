@@ -148,7 +148,7 @@ impl Scope<'_> {
         self.push(self.name(name), shape, Element::Real, Source::Node { op: Arc::new(op), args: args.to_vec() })
     }
 
-    /// `name.weight` [n, k] and `name.bias` [n] on x [.., k].
+    /// `name.weight` [n, k] and `name.bias` \[n\] on x [.., k].
     pub fn linear(&self, name: &str, x: Value, n: usize) -> Value {
         let s = self.at(name);
         let w = s.param("weight", &[n, self.dim(x, -1)], Kind::Weight);
@@ -165,7 +165,7 @@ impl Scope<'_> {
         self.apply(Add, &[a, b])
     }
 
-    /// `name.weight` [n] and `name.bias` [n] on the last axis of x [.., n].
+    /// `name.weight` \[n\] and `name.bias` \[n\] on the last axis of x [.., n].
     pub fn layer_norm(&self, name: &str, x: Value, eps: f32) -> Value {
         let (s, n) = (self.at(name), self.dim(x, -1));
         let w = s.param("weight", &[n], Kind::Norm);
@@ -206,17 +206,17 @@ impl Scope<'_> {
         self.apply(SelectToken { index }, &[x])
     }
 
-    /// Σ_r w_r times row r's cross-entropy, of logits [.., C], labels [..] and constant weights [..]: [1].
+    /// Σ_r w_r times row r's cross-entropy, of logits [.., C], labels [..] and constant weights [..]: \[1\].
     pub fn cross_entropy(&self, logits: Value, labels: Value, weights: Value) -> Value {
         self.apply(CrossEntropy, &[logits, labels, weights])
     }
 
-    /// Σ_r w_r times row r's mean squared error, of two [.., C] and constant weights [..]: [1].
+    /// Σ_r w_r times row r's mean squared error, of two [.., C] and constant weights [..]: \[1\].
     pub fn squared_error(&self, prediction: Value, target: Value, weights: Value) -> Value {
         self.apply(SquaredError, &[prediction, target, weights])
     }
 
-    /// Σ_r w_r times row r's distance, of two [.., C] and constant weights [..]: [1].
+    /// Σ_r w_r times row r's distance, of two [.., C] and constant weights [..]: \[1\].
     pub fn distance(&self, kind: Distance, student: Value, teacher: Value, weights: Value) -> Value {
         self.apply(kind, &[student, teacher, weights])
     }

@@ -1,4 +1,4 @@
-//! Cross-entropy: y = Σ_r w_r (log Σ_k exp z_rk − z_r,label), z [.., C], labels [..], weights [..] -> [1].
+//! Cross-entropy: y = Σ_r w_r (log Σ_k exp z_rk − z_r,label), z [.., C], labels [..], weights [..] -> \[1\].
 use super::{Cost, Cotangent, Op, Pass, Reads, row_loss, rows_per_task};
 use crate::dual::Dual;
 use crate::tensor::{Element, Shape, View, rows_cols};

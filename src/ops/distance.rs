@@ -1,5 +1,5 @@
 //! Distances between two outputs (METHOD, "Output distances"): y = Σ_r w_r d(z_r, t_r), student z and teacher t
-//! [.., C], weights [..] -> [1].
+//! [.., C], weights [..] -> \[1\].
 //!
 //! p = softmax z and q = softmax t are only met as logarithms, in f64. Each d is exactly 0, with an exactly zero
 //! gradient, at z = t, and keeps its digits near it: every sum there is one of squares, never a difference of

@@ -1,4 +1,4 @@
-//! y = table[ids]: rows of a table by index, ids [..] and table [V, H] -> [.., H].
+//! y = table\[ids\]: rows of a table by index, ids [..] and table [V, H] -> [.., H].
 use super::{Cost, Cotangent, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
 use crate::tensor::{Element, Shape, View, numel};

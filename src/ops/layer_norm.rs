@@ -4,7 +4,7 @@ use crate::dual::Dual;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
-/// Inputs: x [.., n], w [n], b [n]. Saves (mean, r) a row, r = 1/√(var + eps) with the biased variance, as
+/// Inputs: x [.., n], w \[n\], b \[n\]. Saves (mean, r) a row, r = 1/√(var + eps) with the biased variance, as
 /// everywhere in the field. Below, x̂ = (x − mean) r.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {

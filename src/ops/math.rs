@@ -1,6 +1,6 @@
 //! Elementary functions and row reductions in f32, written so that the compiler makes vector code of them.
 //!
-//! All are branch-free (selects only) and use `mul_add`, so a loop over them belongs inside [`super::simd`]'s
+//! All are branch-free (selects only) and use `mul_add`, so a loop over them belongs inside `super::simd`'s
 //! dispatch, which has the instruction. NaN comes out as NaN. The coefficients are minimax fits of ours
 //! (weighted least squares, reweighted to equal ripples, then rounded to f32); the tests sweep each range.
 use std::f32::consts::LOG2_E;
@@ -75,8 +75,8 @@ pub fn normal_cdf(x: f32) -> f32 {
 /// Accumulators of a reduction: four AVX-512 registers, eight of AVX2.
 const LANES: usize = 64;
 
-/// Reduce pairs by `step` in [`LANES`] interleaved accumulators, then those by `join`: the order is fixed, so
-/// the result is the same bits on every machine, and the rounding error grows with n / [`LANES`].
+/// Reduce pairs by `step` in `LANES` interleaved accumulators, then those by `join`: the order is fixed, so
+/// the result is the same bits on every machine, and the rounding error grows with n / `LANES`.
 #[inline(always)]
 pub fn reduce(
     x: &[f32],
