@@ -37,6 +37,14 @@ pub enum Error {
     #[error("{place}: {what} is not finite (hint: {hint})")]
     NotFinite { place: String, what: String, hint: String },
 
+    /// A device that is not there or cannot be used, or that failed.
+    #[error("{place}: {what} (hint: {hint})")]
+    Device { place: String, what: String, hint: String },
+
+    /// A device has no room for what was asked.
+    #[error("{place}: wanted {wanted} bytes of device memory, {free} are free (hint: {hint})")]
+    Memory { place: String, wanted: usize, free: usize, hint: String },
+
     /// The run ended well but short of what was asked; what was reached is stored.
     #[error("target not met: {0}")]
     TargetNotMet(String),
@@ -59,6 +67,9 @@ impl Error {
     pub fn unsupported(place: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Unsupported { place: place.into(), what: what.into(), hint: hint.into() }
     }
+    pub fn device(place: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Device { place: place.into(), what: what.into(), hint: hint.into() }
+    }
     pub fn not_finite(place: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::NotFinite { place: place.into(), what: what.into(), hint: hint.into() }
     }
@@ -75,7 +86,7 @@ impl Error {
             Self::Usage { .. } => 2,
             Self::TargetNotMet(_) => 3,
             Self::Model { .. } | Self::Data { .. } | Self::Unsupported { .. } | Self::Graph { .. } => 4,
-            Self::Io { .. } | Self::NotFinite { .. } => 1,
+            Self::Io { .. } | Self::NotFinite { .. } | Self::Device { .. } | Self::Memory { .. } => 1,
             Self::Interrupted(_) => 130,
         }
     }

@@ -54,6 +54,7 @@ pub mod dual;
 pub mod engine;
 pub mod error;
 pub mod fip;
+pub mod gpu;
 pub mod graph;
 pub mod models;
 pub mod ops;

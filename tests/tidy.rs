@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// What each top module may use of the crate besides itself: the floors of the architecture, lowest first.
-const FLOORS: [(&str, &[&str]); 13] = [
+const FLOORS: [(&str, &[&str]); 14] = [
     ("error", &[]),
     ("tensor", &[]),
     ("dual", &[]),
     ("rng", &[]),
-    ("ops", &["error", "dual", "tensor"]),
+    ("gpu", &["error", "tensor"]),
+    ("ops", &["error", "dual", "tensor", "gpu"]),
     ("graph", &["error", "tensor", "ops"]),
     ("params", &["error", "tensor", "graph"]),
-    ("engine", &["error", "tensor", "rng", "ops", "graph", "params"]),
+    ("engine", &["error", "tensor", "rng", "gpu", "ops", "graph", "params"]),
     ("models", &["error", "tensor", "rng", "ops", "graph", "params"]),
     ("data", &["error", "tensor", "rng"]),
     ("report", &["error"]),

@@ -1,11 +1,24 @@
 //! y = a + b, of one shape.
-use super::{CHUNK, Cost, Cotangent, Op, Pass, Reads};
+use super::{CHUNK, Cost, Cotangent, DeviceIo, Op, Pass, Reads};
 use crate::dual::Dual;
+use crate::gpu::{Args, Dtype, Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
 #[derive(Debug)]
 pub struct Add;
+
+/// As `AddArgs` in kernels/pointwise.cu.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct AddArgs {
+    a: Ptr,
+    b: Ptr,
+    y: Ptr,
+    n: u64,
+}
+impl Args for AddArgs {}
+const _: () = assert!(size_of::<AddArgs>() == 32);
 
 /// y = a + b, in parallel.
 fn sum(a: &[f32], b: &[f32], y: &mut [f32]) {
@@ -52,6 +65,31 @@ impl Op for Add {
             g.data.par_chunks_mut(CHUNK).zip(gy.par_chunks(CHUNK)).for_each(|(g, gy)| {
                 if add { g.iter_mut().zip(gy).for_each(|(g, v)| *g += v) } else { g.copy_from_slice(gy) }
             });
+        }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let bytes = |n: usize, t: Dtype| n * t.bytes();
+        let add = |a: Ptr, b: Ptr, y: Ptr, n: usize, dtype: Dtype| {
+            let args = AddArgs { a, b, y, n: n as u64 };
+            queue.launch(&format!("add_forward_{}", dtype.suffix()), queue.blocks(n, 256 * 8), 256, 0, &args)
+        };
+        match pass {
+            Pass::Forward => add(io.x[0].at, io.x[1].at, io.y.at, io.y.numel(), io.y.dtype),
+            Pass::Jvp => {
+                let (dy, n) = (io.dy()?, io.y.numel());
+                match (io.dx[0], io.dx[1]) {
+                    (Some(a), Some(b)) => add(a.at, b.at, dy.at, n, dy.dtype),
+                    (Some(d), None) | (None, Some(d)) => queue.device.copy(dy.at, d.at, bytes(n, dy.dtype)),
+                    (None, None) => queue.device.fill(dy.at, 0, bytes(n, dy.dtype).div_ceil(4)),
+                }
+            }
+            Pass::Vjp => {
+                let (gy, n) = (io.dy()?, io.y.numel());
+                io.gx.iter().flatten().try_for_each(|g| match g.add {
+                    true => add(g.to.at, gy.at, g.to.at, n, g.to.dtype),
+                    false => queue.device.copy(g.to.at, gy.at, bytes(n, gy.dtype)),
+                })
+            }
         }
     }
 }

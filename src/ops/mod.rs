@@ -3,6 +3,7 @@
 //! To add one: its file here, a line below, a method in [`crate::graph::Scope`], a row in the op table of
 //! `tests/ops.rs`. Nothing else knows an op by name: the compiler, the planner and the engines see calls.
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Element, Shape, View};
 use std::fmt::Debug;
 
@@ -10,6 +11,7 @@ mod activation;
 mod add;
 mod attention;
 pub mod cross_entropy;
+mod device;
 pub mod distance;
 pub mod embedding;
 pub mod gemm;
@@ -24,6 +26,7 @@ pub use activation::Activation;
 pub use add::Add;
 pub use attention::Attention;
 pub use cross_entropy::CrossEntropy;
+pub use device::{DeviceCotangent, DeviceIo, DeviceTensor};
 pub use distance::Distance;
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
@@ -131,6 +134,31 @@ pub trait Op: Debug + Send + Sync {
     /// gx_i (+)= (dy/dx_i)ᵀ gy; `None` is a cotangent nobody asked for. Views of inputs (and `y`) that
     /// [`Op::reverse_reads`] does not name have no data; their shapes stay.
     fn vjp(&self, x: &[View], y: &[f32], saved: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]);
+
+    /// Whether the op keeps f32 for its output whatever an engine computes in: true of losses.
+    fn exact(&self) -> bool {
+        false
+    }
+
+    /// Whether the output may be f32 where the inputs are not: the engine asks for that where a loss reads it, or the
+    /// caller does.
+    fn widens(&self) -> bool {
+        false
+    }
+
+    /// Bytes that a pass needs for its own use on a device with `multiprocessors`.
+    fn scratch(&self, _pass: Pass, _x: &[&[usize]]) -> usize {
+        0
+    }
+
+    /// The same three passes as kernels, queued on a device.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] from an op that has none; what the device says.
+    fn cuda(&self, pass: Pass, _io: &DeviceIo, _queue: &Queue) -> crate::Result<()> {
+        let what = format!("{pass:?} of {} on a CUDA device", self.name());
+        Err(crate::Error::unsupported("--device", what, "use --device cpu"))
+    }
 }
 
 /// Rows a task of a row-parallel loop takes: enough to pay for the hand-over, and fixed, so that no
