@@ -7,7 +7,7 @@ use super::recipe::{Anchor, Method, Recipe};
 use super::runner::{Losses, Runner};
 use super::teacher::Teacher;
 use crate::data::{Batch, Batches, Cursor, Dataset};
-use crate::engine::{Census, Engine, Mask, Update, Updated, Vector};
+use crate::engine::{Census, Clip, Engine, Mask, Stepped, Update, Updated, Vector};
 use crate::models::{Head, Network};
 use crate::ops::Distance;
 use crate::params::Role;
@@ -66,6 +66,14 @@ pub struct Run<'a> {
     batches: Batches<'a>,
     census: Option<Census>,
     resumed: bool,
+}
+
+/// What an optimizer step came to.
+#[derive(Default)]
+struct Advanced {
+    losses: Losses,
+    examples: u64,
+    stepped: Stepped,
 }
 
 impl<'a> Run<'a> {
@@ -251,13 +259,7 @@ impl<'a> Run<'a> {
         } else if pruning && !finishing && t.is_multiple_of(recipe.path.refresh) {
             self.refresh(t)?;
         }
-        let (losses, examples) = self.gradient()?;
-
         let o = &recipe.optimization;
-        let trained = 0..self.runner.engine.layout().range(Role::Frozen).start;
-        let mean = 1.0 / o.accumulation as f64;
-        let norm = self.runner.engine.dot(self.g, self.g, trained)?.sqrt() * mean;
-        let clip = if o.clip > 0.0 && norm > o.clip { o.clip / norm } else { 1.0 };
         // A path that ended early leaves the schedule's end where it was.
         let skipped = if finishing { self.plan.path - self.path_end() } else { 0 };
         let rate = o.learning_rate * o.decay.factor(t + skipped, self.plan.steps, self.plan.warmup);
@@ -266,7 +268,7 @@ impl<'a> Run<'a> {
             optimizer: o.rule(),
             step: t + 1,
             learning_rate: rate as f32,
-            gradient_scale: (clip * mean) as f32,
+            gradient_scale: 1.0,
             w: self.w,
             g: self.g,
             m: self.m,
@@ -275,7 +277,9 @@ impl<'a> Run<'a> {
             pull: self.pull(finishing),
             census: due.then(|| self.bracket()).flatten(),
         };
-        let done = self.runner.engine.update(&update)?;
+        let clip = Clip { mean: 1.0 / o.accumulation as f64, limit: o.clip };
+        let Advanced { losses, examples, stepped } = self.step_with(&update, &clip)?;
+        let done = stepped.updated;
         self.check(&done)?;
         self.census = done.census;
         self.state.pruned_squares = done.pruned_squares.to_bits();
@@ -302,27 +306,33 @@ impl<'a> Run<'a> {
             pull_relative: pruning.then_some(relative),
             sparsity_target: pruning.then_some(self.state.sparsity),
             learning_rate: rate,
-            gradient_norm: norm,
+            gradient_norm: stepped.gradient_norm,
             milliseconds: clock.elapsed().as_secs_f64() * 1e3,
             examples,
         })
     }
 
-    /// The gradient of the objective over the step's batches, and how many examples they had.
-    fn gradient(&mut self) -> Result<(Losses, u64)> {
+    /// The gradient of the objective over the step's batches, and the update after the last of them.
+    fn step_with(&mut self, update: &Update, clip: &Clip) -> Result<Advanced> {
         let accumulation = self.job.recipe.optimization.accumulation;
-        let (mut sum, mut examples) = (Losses::default(), 0);
+        let mut out = Advanced::default();
         for part in 0..accumulation {
             let batch = self.next_batch()?;
             let teacher = self.anchor(&batch)?;
-            let losses = self.runner.gradient(self.w, self.g, &batch, teacher, part > 0)?;
+            let losses = if part + 1 == accumulation {
+                let (losses, stepped) = self.runner.step(&batch, teacher, part > 0, update, clip)?;
+                out.stepped = stepped;
+                losses
+            } else {
+                self.runner.gradient(self.w, self.g, &batch, teacher, part > 0)?
+            };
             let mean = |a: Option<f64>, b: Option<f64>| b.map(|b| a.unwrap_or(0.0) + b / accumulation as f64);
-            sum.loss += losses.loss / accumulation as f64;
-            sum.distance = mean(sum.distance, losses.distance);
-            sum.labels = mean(sum.labels, losses.labels);
-            examples += batch.examples.len() as u64;
+            out.losses.loss += losses.loss / accumulation as f64;
+            out.losses.distance = mean(out.losses.distance, losses.distance);
+            out.losses.labels = mean(out.losses.labels, losses.labels);
+            out.examples += batch.examples.len() as u64;
         }
-        Ok((sum, examples))
+        Ok(out)
     }
 
     fn next_batch(&mut self) -> Result<Batch> {
