@@ -4,12 +4,15 @@ use crate::graph::Program;
 use crate::params::{Layout, Role};
 use std::ops::Range;
 
+mod arenas;
 mod bind;
-// pub mod cuda;
+pub mod cuda;
 mod host;
 mod select;
 mod update;
 // pub use cuda::Cuda;
+pub use crate::gpu::Dtype;
+pub use arenas::Arenas;
 pub use host::Host;
 pub use select::{Census, Criterion, Pattern, Score, Selected};
 pub use update::{Clip, Optimizer, Pull, Stepped, Update, Updated};
@@ -64,6 +67,11 @@ pub trait Engine {
     fn describe(&self) -> String;
 
     fn layout(&self) -> &Layout;
+
+    /// What a device computes in; none on the host, which has f32 alone.
+    fn dtype(&self) -> Option<Dtype> {
+        None
+    }
 
     /// A vector of zeros.
     fn zeros(&mut self) -> Result<Vector>;

@@ -1,4 +1,5 @@
 //! A network on an engine: programs are compiled once a batch shape and kept.
+use super::memory::{self, explain};
 use super::objective::{self, Inputs};
 use super::recipe::Objective;
 use crate::data::Batch;
@@ -51,7 +52,8 @@ impl Runner {
                 program
             }
         };
-        self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()))?;
+        let ran = self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()));
+        ran.map_err(|e| explain(e, rows, |n| memory::forward(&self.network, n, seq, self.engine.dtype())))?;
         self.engine.fetch(program, "logits")
     }
 
@@ -71,7 +73,7 @@ impl Runner {
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(g), accumulate: add, ..Bindings::new(w, &inputs) };
-        self.engine.run(program, &with)?;
+        self.engine.run(program, &with).map_err(|e| self.explained(e, batch))?;
         self.losses(program)
     }
 
@@ -91,7 +93,7 @@ impl Runner {
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(update.g), accumulate: add, ..Bindings::new(update.w, &inputs) };
-        let stepped = self.engine.step(program, &with, update, clip)?;
+        let stepped = self.engine.step(program, &with, update, clip).map_err(|e| self.explained(e, batch))?;
         Ok((self.losses(program)?, stepped))
     }
 
@@ -104,6 +106,13 @@ impl Runner {
         let program = self.engine.load(objective::reverse(&graph, self.engine.layout())?)?;
         self.reverse.insert((rows, seq), program);
         Ok(program)
+    }
+
+    /// An error of memory names the batch that would fit.
+    fn explained(&self, error: Error, batch: &Batch) -> Error {
+        let ((rows, seq), engine) = (shape(batch), &self.engine);
+        let needs = |n| memory::gradient(&self.network, &self.objective, engine.layout(), n, seq, engine.dtype());
+        explain(error, rows, needs)
     }
 
     fn losses(&self, program: Loaded) -> Result<Losses> {

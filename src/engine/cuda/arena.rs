@@ -17,15 +17,18 @@ impl Arena {
 
     /// Make room for `bytes`; whether the arena moved, and lost what it held.
     pub fn fit(&mut self, device: &Rc<dyn Device>, bytes: usize) -> Result<bool> {
-        if self.memory.as_ref().is_some_and(|m| m.bytes() >= bytes) {
+        if bytes <= self.bytes() {
             return Ok(false);
         }
         // Both at once may not fit.
-        self.memory = None;
+        self.clear();
         self.memory = Some(Memory::new(device, bytes).map_err(|e| named(e, self.what))?);
         Ok(true)
     }
 
+    pub fn clear(&mut self) {
+        self.memory = None;
+    }
     pub fn at(&self) -> Ptr {
         self.memory.as_ref().map_or(Ptr::NULL, Memory::at)
     }

@@ -1,13 +1,13 @@
 //! Running a program on a device: one upload of what comes from outside, then a launch or a few for each call. Nothing
 //! waits until something is read.
-use super::{Cuda, Last, Storage, Stored};
-use crate::Result;
+use super::{Arena, Cuda, Last, Storage, Stored};
 use crate::engine::bind::{Bound, fetched, unreached, wrong};
 use crate::engine::{Bindings, Vector};
 use crate::gpu::{Dtype, Ptr, Queue};
 use crate::graph::{Call, Home, Id};
 use crate::ops::{DeviceCotangent, DeviceIo, DeviceTensor, Pass};
 use crate::tensor::{Element, numel};
+use crate::{Error, Result};
 use half::bf16;
 
 /// Every bit set: NaN in f32 and in bf16.
@@ -57,12 +57,25 @@ impl Cuda {
         let most = |of: fn(&Storage) -> usize| self.programs.iter().map(|p| of(&p.storage)).max().unwrap_or(0);
         let sizes = [most(Storage::activations), most(Storage::inputs), most(Storage::scratch)];
         for (arena, bytes) in [&mut self.work, &mut self.outside, &mut self.scratch].into_iter().zip(sizes) {
-            if arena.fit(&self.device, bytes)? {
+            match arena.fit(&self.device, bytes) {
+                Ok(false) => {}
                 // What was recorded has the old addresses.
-                self.recordings.clear();
+                Ok(true) => self.recordings.clear(),
+                Err(error) => return Err(self.no_room(error, sizes.iter().sum())),
             }
         }
         Ok(())
+    }
+
+    /// Lets go of all arenas, so that an error tells what is free for all three together.
+    fn no_room(&mut self, error: Error, wanted: usize) -> Error {
+        let Error::Memory { place, hint, .. } = error else { return error };
+        [&mut self.work, &mut self.outside, &mut self.scratch].into_iter().for_each(Arena::clear);
+        self.recordings.clear();
+        match self.device.memory() {
+            Ok((free, _)) => Error::Memory { place, wanted, free, hint },
+            Err(other) => other,
+        }
     }
 
     /// Queue the launches of a program: they depend on its target and the arenas alone.
