@@ -1,12 +1,13 @@
 //! Help is complete: every verb, every flag, its default.
 use super::support::{done, fails, fipk};
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "sparsify",
     "train",
     "resume",
     "eval",
     "drift",
+    "plan",
     "project",
     "forward",
     "jvp",
