@@ -4,6 +4,8 @@ use crate::Result;
 use std::fmt::Debug;
 use std::rc::Rc;
 
+pub mod discover;
+pub mod images;
 mod launch;
 pub use launch::{Args, Launch, Queue};
 
