@@ -1,9 +1,10 @@
 //! `fipk bench step`: the step of a path on this machine, phase by phase, to hold against other programs.
+use super::device::{Place, Purpose, open_engine};
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
 use crate::data::{Batch, Input, Targets, Values};
-use crate::engine::{Bindings, Criterion, Data, Engine, Host, Mask, Optimizer, Pattern, Pull, Score, Update, Vector};
+use crate::engine::{Bindings, Criterion, Data, Mask, Optimizer, Pattern, Pull, Score, Update, Vector};
 use crate::fip::recipe::Objective;
 use crate::fip::runner::Runner;
 use crate::graph::{Mode, Program, Wrt};
@@ -75,7 +76,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "give positive sizes and a share",
         ));
     }
-    let mut bench = Bench::new(args, context.seed.unwrap_or(0))?;
+    let mut bench = Bench::new(args, context)?;
     let mut result = bench.steps(args)?;
     // Of the step alone: the passes below are another matter.
     result.insert("peak_rss_mib".into(), json!(peak_rss_mib()));
@@ -105,19 +106,19 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 impl Bench {
-    fn new(args: &StepArgs, seed: u64) -> Result<Self> {
+    fn new(args: &StepArgs, context: &Context) -> Result<Self> {
         let model = Model::open(&args.model)?;
         let layout = model.layout(&Roles::default())?;
         let weights = model.network.load(&model.folder, &layout, None)?;
-        let mut engine = Host::new(layout);
+        let mut engine = open_engine(Place::of(context, Purpose::Run)?, layout)?;
         let [w, g, m, v, dense] = [engine.zeros()?, engine.zeros()?, engine.zeros()?, engine.zeros()?, engine.zeros()?];
         engine.write(w, 0, &weights)?;
         engine.write(dense, 0, &weights)?;
         drop(weights);
         let mask = engine.mask()?;
-        let mut rng = Rng::new(seed, 0);
+        let mut rng = Rng::new(context.seed.unwrap_or(0), 0);
         let batches: Vec<Batch> = (0..BATCHES).map(|_| random(&model, args.batch, args.tokens, &mut rng)).collect();
-        let mut runner = Runner::new(Box::new(engine), model.network, Objective::default());
+        let mut runner = Runner::new(engine, model.network, Objective::default());
         let teacher = batches.iter().map(|b| runner.logits(dense, b)).collect::<Result<_>>()?;
         Ok(Self { runner, batches, teacher, w, g, m, v, dense, mask })
     }
