@@ -11,6 +11,7 @@
 //! | [`graph`] | a network as calls, compiled for one mode, planned into one arena |
 //! | [`params`] | weight space: the flat layout, safetensors in and out |
 //! | [`engine`] | what runs programs and holds vectors; [`engine::Host`] is the CPU |
+//! | [`selftest`] | the op table, and kernels against the host on a device |
 //! | [`models`] | Hugging Face's configs, folders and names |
 //! | [`data`] | data specs, tokenizers, batches |
 //! | [`report`] | events, tables, plots, the page of a run |
@@ -61,6 +62,7 @@ pub mod ops;
 pub mod params;
 pub mod report;
 pub mod rng;
+pub mod selftest;
 pub mod tensor;
 
 pub use error::{Error, Result};

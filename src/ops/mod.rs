@@ -1,7 +1,7 @@
 //! Ops: a file each, holding the shape rule, the oracle, the host passes and the cost.
 //!
 //! To add one: its file here, a line below, a method in [`crate::graph::Scope`], a row in the op table of
-//! `tests/ops.rs`. Nothing else knows an op by name: the compiler, the planner and the engines see calls.
+//! `src/selftest/cases.rs`. Nothing else knows an op by name: the compiler, the planner and the engines see calls.
 use crate::dual::Dual;
 use crate::gpu::Queue;
 use crate::tensor::{Element, Shape, View};

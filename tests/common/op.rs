@@ -4,73 +4,40 @@
 //! comparison is [`within`], which a NaN does not pass; and every output is NaN before an op writes it, so that an
 //! element nobody wrote does not pass either.
 use fipk::dual::Dual;
-use fipk::ops::{Cotangent, Op};
 use fipk::rng::Rng;
-use fipk::tensor::{Shape, View, numel};
-
-/// What an input is to the derivative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Differentiable,
-    /// Real, but without a derivative by the op's own rule.
-    Constant,
-    Index,
-}
-
-#[derive(Clone, Debug)]
-pub struct Input {
-    pub shape: Shape,
-    pub data: Vec<f32>,
-    pub role: Role,
-}
-
-/// An op on one set of inputs.
-///
-/// `ulps` is the tolerance, in units of f32's rounding (2⁻²³) of an element's scale: |want|, plus the size of the
-/// terms that cancelled on the way to it (J x with random signs; for a tangent J dx with random signs), plus, for a
-/// tangent, what it would move if every input moved by itself times a random sign. A naive f32 sum of k terms errs
-/// by about √k/4 such units.
-#[derive(Debug)]
-pub struct Case {
-    pub op: Box<dyn Op>,
-    pub inputs: Vec<Input>,
-    pub ulps: f64,
-}
+use fipk::selftest::{Case, Role, Tangents, only};
+use fipk::tensor::View;
 
 /// Adjoint and gradient checks add the rounding of their own sums to a case's `ulps`.
 const SUM_ULPS: f64 = 16.0;
 const EPS: f64 = f32::EPSILON as f64;
 
-type Tangents<'a> = Vec<Option<&'a [f32]>>;
 type Checked = Result<(), String>;
 
-impl Case {
-    fn shapes(&self) -> Vec<&[usize]> {
-        self.inputs.iter().map(|i| i.shape.as_slice()).collect()
-    }
-    fn numel(&self) -> Result<usize, String> {
-        Ok(numel(&self.op.output(&self.shapes())?))
-    }
-    fn views(&self) -> Vec<View<'_>> {
-        self.inputs.iter().map(|i| View { data: &i.data, shape: &i.shape }).collect()
-    }
-    fn differentiable(&self) -> Vec<usize> {
-        (0..self.inputs.len()).filter(|&i| self.inputs[i].role == Role::Differentiable).collect()
-    }
-    /// A random direction in each differentiable input.
-    fn directions(&self, rng: &mut Rng) -> Vec<Vec<f32>> {
-        self.inputs.iter().map(|i| i.data.iter().map(|_| rng.normal()).collect()).collect()
-    }
-    fn describe(&self) -> String {
-        format!("{:?} on {:?}", self.op, self.shapes())
-    }
+/// What a case's op ought to give, by its f64 reference.
+trait Oracle {
+    /// y and J dx.
+    fn reference(&self, dx: &[Option<&[f32]>]) -> Result<(Vec<f64>, Vec<f64>), String>;
 
-    /// y and J dx by the reference.
+    /// The same with each differentiable element moved by `nudge`.
+    fn reference_at(
+        &self,
+        dx: &[Option<&[f32]>],
+        nudge: impl FnMut(f64) -> f64,
+    ) -> Result<(Vec<f64>, Vec<f64>), String>;
+
+    /// The root mean square of J (v · random signs): the size of the terms of J v, whatever cancels among them.
+    fn terms(&self, v: &[Option<&[f32]>]) -> Result<Vec<f64>, String>;
+
+    /// The root mean square of what J dx moves, relative to relative moves of the inputs by random signs.
+    fn sensitivity(&self, dx: &[Option<&[f32]>]) -> Result<Vec<f64>, String>;
+}
+
+impl Oracle for Case {
     fn reference(&self, dx: &[Option<&[f32]>]) -> Result<(Vec<f64>, Vec<f64>), String> {
         self.reference_at(dx, |v| v)
     }
 
-    /// The same with each differentiable element moved by `nudge`.
     fn reference_at(
         &self,
         dx: &[Option<&[f32]>],
@@ -81,7 +48,7 @@ impl Case {
             let mut re = |v: f32| match input.role {
                 Role::Index => f64::from(v.to_bits() as i32),
                 Role::Constant => f64::from(v),
-                Role::Differentiable => nudge(f64::from(v)),
+                Role::Activation | Role::Parameter => nudge(f64::from(v)),
             };
             let dual = |(at, v): (usize, &f32)| Dual::new(re(*v), d.map_or(0.0, |d| f64::from(d[at])));
             input.data.iter().enumerate().map(dual).collect::<Vec<Dual>>()
@@ -94,7 +61,6 @@ impl Case {
         Ok((y.iter().map(|d| d.re).collect(), y.iter().map(|d| d.eps).collect()))
     }
 
-    /// The root mean square of J (v · random signs): the size of the terms of J v, whatever cancels among them.
     fn terms(&self, v: &[Option<&[f32]>]) -> Result<Vec<f64>, String> {
         let mut rng = Rng::new(11, 1);
         root_mean_square(|| {
@@ -105,7 +71,6 @@ impl Case {
         })
     }
 
-    /// The root mean square of what J dx moves, relative to relative moves of the inputs by random signs.
     fn sensitivity(&self, dx: &[Option<&[f32]>]) -> Result<Vec<f64>, String> {
         const STEP: f64 = 1e-6;
         let (_, here) = self.reference(dx)?;
@@ -115,42 +80,6 @@ impl Case {
             let (_, there) = self.reference_at(dx, nudge)?;
             Ok(there.iter().zip(&here).map(|(there, here)| (there - here) / STEP).collect())
         })
-    }
-
-    /// y and what is saved, from memory that holds NaN.
-    fn forward(&self) -> Result<(Vec<f32>, Vec<f32>), String> {
-        let mut y = vec![f32::NAN; self.numel()?];
-        let mut saved = vec![f32::NAN; self.op.saved(&self.shapes())];
-        self.op.forward(&self.views(), &mut y, &mut saved);
-        Ok((y, saved))
-    }
-    fn jvp(&self, y: &[f32], saved: &[f32], dx: &[Option<&[f32]>]) -> Vec<f32> {
-        let mut dy = vec![f32::NAN; y.len()];
-        self.op.jvp(&self.views(), y, saved, dx, &mut dy);
-        dy
-    }
-    /// gx (+)= Jᵀ gy on the inputs `of`, shown what the op says it reads and nothing else.
-    fn vjp(
-        &self,
-        y: &[f32],
-        saved: &[f32],
-        gy: &[f32],
-        of: &[usize],
-        add: bool,
-        mut gx: Vec<Vec<f32>>,
-    ) -> Vec<Vec<f32>> {
-        let reads = self.op.reverse_reads();
-        let mut views = self.views();
-        for (i, view) in views.iter_mut().enumerate().filter(|(i, _)| !reads.inputs.contains(i)) {
-            *view = View { data: &[], shape: &self.inputs[i].shape };
-        }
-        let mut cotangents: Vec<Option<Cotangent>> =
-            gx.iter_mut().enumerate().map(|(i, data)| of.contains(&i).then_some(Cotangent { data, add })).collect();
-        self.op.vjp(&views, if reads.output { y } else { &[] }, saved, gy, &mut cotangents);
-        gx
-    }
-    fn poisoned(&self) -> Vec<Vec<f32>> {
-        self.inputs.iter().map(|i| vec![f32::NAN; i.data.len()]).collect()
     }
 }
 
@@ -195,11 +124,6 @@ fn root_mean_square(mut draw: impl FnMut() -> Result<Vec<f64>, String>) -> Resul
 /// |want| + moved, element by element.
 fn scale(want: &[f64], moved: &[f64]) -> Vec<f64> {
     want.iter().zip(moved).map(|(w, m)| w.abs() + m).collect()
-}
-
-/// `keep` of the directions, the rest known to be zero.
-fn only<'a>(dx: &'a [Vec<f32>], keep: &[usize]) -> Tangents<'a> {
-    dx.iter().enumerate().map(|(i, d)| keep.contains(&i).then_some(d.as_slice())).collect()
 }
 
 /// Value and JVP against the reference: each tangent alone, all together, and none.
@@ -302,7 +226,10 @@ pub fn check_threads(case: &Case) -> Checked {
 /// All of them.
 pub fn check(case: &Case) -> Checked {
     let checks = [check_reference, check_adjoint, check_gradient, check_threads];
-    checks.iter().try_for_each(|check| check(case)).map_err(|what| format!("{}: {what}", case.describe()))
+    checks
+        .iter()
+        .try_for_each(|check| check(case))
+        .map_err(|what| format!("{:?} on {:?}: {what}", case.op, case.shapes()))
 }
 
 fn same_bits(what: &str, a: &[f32], b: &[f32]) -> Checked {

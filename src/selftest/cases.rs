@@ -1,0 +1,110 @@
+//! The op table: every op on awkward sizes.
+use super::case::{Case, Input, Role};
+use crate::ops::{
+    Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
+    SquaredError,
+};
+use crate::rng::Rng;
+use crate::tensor::numel;
+use std::sync::Arc;
+
+/// Inputs from one seed.
+pub struct Make(pub Rng);
+
+impl Make {
+    pub fn normal(&mut self, shape: &[usize], size: f32) -> Input {
+        let data = (0..numel(shape)).map(|_| size * self.0.normal()).collect();
+        Input { shape: shape.to_vec(), data, role: Role::Activation }
+    }
+    fn parameter(&mut self, shape: &[usize], size: f32) -> Input {
+        Input { role: Role::Parameter, ..self.normal(shape, size) }
+    }
+    /// Around 1, as scales of a normalisation are.
+    fn scales(&mut self, shape: &[usize]) -> Input {
+        let mut input = self.parameter(shape, 0.3);
+        input.data.iter_mut().for_each(|v| *v += 1.0);
+        input
+    }
+    fn index(&mut self, shape: &[usize], below: usize) -> Input {
+        let data = (0..numel(shape)).map(|_| f32::from_bits(self.0.below(below) as u32)).collect();
+        Input { shape: shape.to_vec(), data, role: Role::Index }
+    }
+    /// 1 at a key to attend to, 0 at padding: after it in the first sample, here and there in the others.
+    fn mask(&mut self, b: usize, s: usize) -> Input {
+        let mut mask = self.index(&[b, s], 4);
+        for (i, m) in mask.data.iter_mut().enumerate() {
+            let keep = i % s == 0 || if i < s { i < s.div_ceil(2) } else { m.to_bits() != 0 };
+            *m = f32::from_bits(u32::from(keep));
+        }
+        mask
+    }
+    /// Row weights; about a third of them 0 if there are several.
+    fn weights(&mut self, shape: &[usize]) -> Input {
+        let n = numel(shape);
+        let data = (0..n).map(|_| if n > 1 && self.0.below(3) == 0 { 0.0 } else { self.0.uniform() + 0.1 }).collect();
+        Input { shape: shape.to_vec(), data, role: Role::Constant }
+    }
+    /// Labels in 0..classes, and -100 where the weight is 0.
+    fn labels(&mut self, weights: &Input, classes: usize) -> Input {
+        let mut labels = self.index(&weights.shape, classes);
+        let padding = labels.data.iter_mut().zip(&weights.data).filter(|(_, w)| **w == 0.0);
+        padding.for_each(|(label, _)| *label = f32::from_bits(-100i32 as u32));
+        labels
+    }
+}
+
+/// A row a case: op, inputs, tolerance in ulps (0: exact). Each op meets 1, odd and prime sizes, and one size
+/// that several tasks share.
+pub fn cases(seed: u64) -> Vec<Case> {
+    let m = &mut Make(Rng::new(seed, 0));
+    let mut cases: Vec<Case> = Vec::new();
+    let mut put = |op: Box<dyn Op>, ulps: f64, inputs: Vec<Input>| cases.push(Case { op: Arc::from(op), inputs, ulps });
+
+    for shape in [&[1][..], &[31], &[3, 7], &[2, 3, 33], &[131, 257]] {
+        put(Box::new(Add), 1.0, vec![m.normal(shape, 1.0), m.normal(shape, 1.0)]);
+        for f in [Activation::GeluErf, Activation::GeluTanh, Activation::Relu, Activation::Tanh] {
+            put(Box::new(f), 8.0, vec![m.normal(shape, 2.0)]);
+        }
+    }
+    for (lead, k, n) in [(&[1][..], 1, 1), (&[5], 7, 1), (&[2, 3], 31, 33), (&[1, 33], 1, 31), (&[277], 65, 67)] {
+        let x = [lead, &[k]].concat();
+        put(Box::new(Linear), 8.0, vec![m.normal(&x, 1.0), m.parameter(&[n, k], 0.5)]);
+        put(Box::new(Linear), 8.0, vec![m.normal(&x, 1.0), m.parameter(&[n, k], 0.5), m.parameter(&[n], 1.0)]);
+    }
+    for shape in [&[1][..], &[7, 3], &[2, 3, 31], &[5, 33], &[131, 257]] {
+        let n = &shape[shape.len() - 1..];
+        put(Box::new(LayerNorm { eps: 1e-12 }), 8.0, vec![m.normal(shape, 1.0), m.scales(n), m.parameter(n, 1.0)]);
+        // Far from zero, where a variance by E x² - (E x)² would lose its digits.
+        let mut far = m.normal(shape, 1.0);
+        far.data.iter_mut().for_each(|v| *v += 30.0);
+        put(Box::new(LayerNorm { eps: 1e-5 }), 8.0, vec![far, m.scales(n), m.parameter(n, 1.0)]);
+    }
+    for (b, s, heads, d) in [(1, 1, 1, 1), (2, 3, 2, 5), (3, 31, 3, 7), (1, 33, 1, 32), (2, 257, 2, 13)] {
+        let shape = [b, s, heads * d];
+        let qkv = [m.normal(&shape, 1.0), m.normal(&shape, 1.0), m.normal(&shape, 1.0)];
+        put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[m.mask(b, s)]].concat());
+        // A sample that only fills the batch has no key to attend to.
+        let mut mask = m.mask(b, s);
+        mask.data[(b - 1) * s..].fill(0.0);
+        put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[mask]].concat());
+    }
+    for (ids, v, h) in [(&[1][..], 1, 1), (&[7], 5, 3), (&[2, 31], 2, 33), (&[3, 5], 61, 1), (&[3, 101], 257, 129)] {
+        put(Box::new(Embedding), 0.0, vec![m.index(ids, v), m.parameter(&[v, h], 1.0)]);
+    }
+    for (b, s, h, p) in [(1, 1, 1, 1), (2, 3, 5, 3), (3, 31, 33, 37), (5, 101, 67, 128)] {
+        put(Box::new(AddPosition), 1.0, vec![m.normal(&[b, s, h], 1.0), m.parameter(&[p, h], 1.0)]);
+    }
+    for (b, s, h, index) in [(1, 1, 1, 0), (2, 3, 5, 2), (31, 7, 33, 0), (67, 13, 31, 5)] {
+        put(Box::new(SelectToken { index }), 0.0, vec![m.normal(&[b, s, h], 1.0)]);
+    }
+    for (rows, c) in [(&[1][..], 1), (&[1], 2), (&[7], 3), (&[2, 5], 31), (&[33], 5), (&[3, 67], 331)] {
+        let scores = [rows, &[c]].concat();
+        let weights = m.weights(rows);
+        put(Box::new(CrossEntropy), 4.0, vec![m.normal(&scores, 3.0), m.labels(&weights, c), weights.clone()]);
+        put(Box::new(SquaredError), 4.0, vec![m.normal(&scores, 1.0), m.normal(&scores, 1.0), weights.clone()]);
+        for d in Distance::ALL {
+            put(Box::new(d), 4.0, vec![m.normal(&scores, 3.0), m.normal(&scores, 3.0), weights.clone()]);
+        }
+    }
+    cases
+}
