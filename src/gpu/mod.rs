@@ -4,6 +4,8 @@ use crate::Result;
 use std::fmt::Debug;
 use std::rc::Rc;
 
+#[cfg(feature = "emulator")]
+pub mod emulator;
 mod launch;
 pub use launch::{Args, Launch, Queue};
 

@@ -1,0 +1,292 @@
+// The checker: bounds, races, uninitialised reads, for every access of a kernel to memory.
+//
+// Two accesses to a byte race if one of them writes, not both are atomic, and neither is ordered before the other: by
+// the same thread, a barrier of the block, or what clocks.h knows. Blocks are ordered by nothing but a chain of fences
+// and atomics: whoever has seen another block's atomic may read what that block wrote.
+#include "checker.h"
+#include "async.h"
+#include "clocks.h"
+#include "engine.h"
+#include <algorithm>
+#include <cstdio>
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+// The bounds of the program's own image, where constants of kernels lie.
+extern char __executable_start[] __attribute__((weak));
+extern char _end[] __attribute__((weak));
+
+namespace simt {
+
+std::map<const char*, Range> buffers;
+
+namespace {
+
+Range* last_buffer = nullptr; // the one that find_range found last
+
+uint32_t first_epoch = 0;             // of the launch
+std::vector<uint32_t> block_epochs;   // the first epoch of every block so far
+std::vector<bool> seen;               // blocks whose writes the present one may read
+std::vector<bool> fenced;             // threads of the present block that have executed a fence
+std::map<const char*, std::vector<bool>> published; // by the address of an atomic: the blocks that it makes visible
+
+size_t block_of(uint32_t epoch) {
+    auto after = std::upper_bound(block_epochs.begin(), block_epochs.end(), epoch);
+    return static_cast<size_t>(after - block_epochs.begin()) - 1;
+}
+
+bool visible(size_t block) { return block < seen.size() && seen[block]; }
+
+// Two threads in different blocks of the launch, in an order that nothing has established.
+bool in_unseen_block(uint32_t epoch) {
+    if (epoch < first_epoch || epoch >= block_epochs.back()) return false;
+    return !visible(block_of(epoch));
+}
+
+const char* word(Access a) {
+    switch (a) {
+        case Access::READ: return "read";
+        case Access::WRITE: return "write";
+        case Access::ATOMIC: return "atomic";
+        default: return "asynchronous copy";
+    }
+}
+
+std::string at_line(const void* pc) { return pc ? " at " + source_line(pc) : std::string(); }
+
+bool in_image(const char* p) { return p >= __executable_start && p < _end; }
+
+[[noreturn]] void out_of_bounds(const char* p, size_t n, Access how, const void* pc) {
+    std::string line = at_line(pc);
+    if (p >= engine.stacks && p < engine.stacks + STACK * THREADS) {
+        fail("%s of %zu bytes in another thread's local memory%s", word(how), n, line.c_str());
+    }
+    const Range* near = nullptr;
+    size_t past = 0;
+    auto consider = [&](const Range& r) {
+        if (p >= r.high && p < r.high + PAGE && (!near || p - r.high < static_cast<ptrdiff_t>(past))) {
+            near = &r;
+            past = static_cast<size_t>(p - r.high);
+        }
+    };
+    consider(shared_range);
+    for (auto& [at, range] : buffers) consider(range);
+    if (near) {
+        fail("out of bounds: %s of %zu bytes, %zu bytes past the end of %s%s", word(how), n, past,
+             name_of(*near, near->low).c_str(), line.c_str());
+    }
+    for (auto& [at, range] : buffers) {
+        if (p >= range.low || p + PAGE < range.low) continue;
+        fail("out of bounds: %s of %zu bytes, %td bytes before %s%s", word(how), n, range.low - p,
+             name_of(range, range.low).c_str(), line.c_str());
+    }
+    fail("out of bounds: %s of %zu bytes at %p, which is in no buffer%s", word(how), n, static_cast<const void*>(p),
+         line.c_str());
+}
+
+struct Checked {
+    const Range& range;
+    const char* at; // the byte
+    Access how;
+    const void* pc;
+    int thread;
+    bool writes() const { return how != Access::READ; }
+    bool shared() const { return range.kind == Range::SHARED; }
+
+    [[noreturn]] void race(const char* other_kind, int other, bool other_block) const {
+        char who[64];
+        snprintf(who, sizeof who, "%sthread %d", other_block ? "another block's " : "", other);
+        fail("race: %s of %s%s is not ordered after the %s by %s", word(how), name_of(range, at).c_str(),
+             at_line(pc).c_str(), other_kind, who);
+    }
+};
+
+void check_write_before(const Checked& c, const Shadow& s, bool this_block, uint32_t now) {
+    if (!s.write_epoch || (c.how == Access::ATOMIC && s.is & ATOMIC)) return;
+    const char* kind = s.is & ATOMIC ? "atomic" : s.is & BY_COPY ? "asynchronous copy" : "write";
+    if (this_block) {
+        if (s.write_epoch == now && !ordered(c.thread, s.writer, s.write_time)) c.race(kind, s.writer, false);
+    } else if (!c.shared() && in_unseen_block(s.write_epoch)) {
+        c.race(kind, s.writer, true);
+    }
+}
+
+void check_reads_before(const Checked& c, const Shadow& s, bool this_block, uint32_t now) {
+    if (!s.read_epoch) return;
+    if (!this_block) {
+        if (!c.shared() && in_unseen_block(s.read_epoch)) c.race("read", s.reader, true);
+        return;
+    }
+    if (s.read_epoch != now) return;
+    if (!ordered(c.thread, s.reader, s.read_time)) c.race("read", s.reader, false);
+    // One reader is remembered. Others are known to be unordered where nothing has happened that could order them.
+    bool same_warp = s.reader >> 5 == c.thread >> 5;
+    bool lanes = s.is & MANY_LANES && same_warp && s.read_turn == turns(c.thread);
+    bool warps = s.is & MANY_WARPS && !crosses_warps();
+    if (lanes || warps) c.race("read by several threads, one of which is", s.reader, false);
+}
+
+void check_byte(const Checked& c, Shadow& s) {
+    uint32_t now = epoch(), start = block_epochs.back();
+    bool written_here = s.write_epoch >= start, read_here = s.read_epoch >= start;
+    if (c.shared() && c.at < c.range.end_of_static && !(s.is & IN_ARRAY)) {
+        fail("out of bounds: %s beyond %s%s", word(c.how), name_of(c.range, c.at).c_str(), at_line(c.pc).c_str());
+    }
+    if (s.is & IN_FLIGHT && written_here) {
+        fail("%s of %s%s while an asynchronous copy to it is in flight, which thread %d issued", word(c.how),
+             name_of(c.range, c.at).c_str(), at_line(c.pc).c_str(), s.writer);
+    }
+    if (!c.writes() && c.shared() && !(s.is & WRITTEN && written_here)) {
+        fail("uninitialised: read of %s%s", name_of(c.range, c.at).c_str(), at_line(c.pc).c_str());
+    }
+    check_write_before(c, s, written_here, now);
+    uint16_t thread = static_cast<uint16_t>(c.thread);
+    if (c.writes()) {
+        check_reads_before(c, s, read_here, now);
+        s.write_epoch = now;
+        s.writer = thread;
+        s.write_time = time_of(c.thread);
+        s.fences = proxy_fences(c.thread);
+        uint8_t how = c.how == Access::ATOMIC ? ATOMIC : c.how == Access::COPY ? BY_COPY : 0;
+        s.is = static_cast<uint8_t>((s.is & ~(ATOMIC | BY_COPY)) | WRITTEN | how);
+        return;
+    }
+    uint16_t turn = turns(c.thread);
+    if (s.read_epoch != now) {
+        s.is = static_cast<uint8_t>(s.is & ~(MANY_LANES | MANY_WARPS));
+    } else if (s.reader >> 5 != c.thread >> 5) {
+        s.is = static_cast<uint8_t>((s.is & ~MANY_LANES) | MANY_WARPS);
+    } else if (s.read_turn != turn) {
+        s.is = static_cast<uint8_t>(s.is & ~MANY_LANES);
+    } else if (s.reader != thread) {
+        s.is |= MANY_LANES;
+    }
+    s.read_epoch = now;
+    s.reader = thread;
+    s.read_time = time_of(c.thread);
+    s.read_turn = turn;
+}
+
+} // namespace
+
+Shadow* new_shadow(size_t bytes) {
+    // Zeros that take no memory until they are touched.
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* at = mmap(nullptr, bytes * sizeof(Shadow) + 1, PROT_READ | PROT_WRITE, flags, -1, 0);
+    return at == MAP_FAILED ? nullptr : static_cast<Shadow*>(at);
+}
+void free_shadow(Shadow* shadow, size_t bytes) { munmap(shadow, bytes * sizeof(Shadow) + 1); }
+
+void forget_buffer() { last_buffer = nullptr; }
+
+Range* find_range(const char* p) {
+    if (p >= shared_range.low && p < shared_range.high) return &shared_range;
+    if (last_buffer && p >= last_buffer->low && p < last_buffer->high) return last_buffer;
+    auto after = buffers.upper_bound(p);
+    if (after == buffers.begin()) return nullptr;
+    Range& range = (--after)->second;
+    if (p >= range.high) return nullptr;
+    last_buffer = &range;
+    return last_buffer;
+}
+
+void check(const char* p, size_t n, Access how, const void* pc, int thread) {
+    Range* range = find_range(p);
+    if (!range) {
+        const char* own = stack_of(thread);
+        if (p >= own && p + n <= own + STACK) return;
+        const char* args = static_cast<const char*>(engine.args);
+        bool readable = in_image(p) || (p >= args && p + n <= args + engine.args_bytes);
+        if (readable && how == Access::READ) return;
+        if (readable) fail("write to constant memory%s", at_line(pc).c_str());
+        out_of_bounds(p, n, how, pc);
+    }
+    if (p + n > range->high) {
+        fail("out of bounds: %s of %zu bytes reaches past the end of %s%s", word(how), n, name_of(*range, p).c_str(),
+             at_line(pc).c_str());
+    }
+    if (!range->shadow) return;
+    Checked c{*range, p, how, pc, thread};
+    for (; c.at < p + n; c.at++) check_byte(c, range->shadow[c.at - range->low]);
+}
+
+void mark_flight(const char* at, size_t bytes, bool on) {
+    Range* range = find_range(at);
+    if (!range || !range->shadow) return;
+    for (size_t i = 0; i < bytes; i++) {
+        uint8_t& is = range->shadow[at - range->low + static_cast<ptrdiff_t>(i)].is;
+        is = static_cast<uint8_t>(on ? is | IN_FLIGHT : is & ~IN_FLIGHT);
+    }
+}
+
+void start_launch() {
+    start_clocks(engine.threads);
+    first_epoch = epoch();
+    block_epochs.clear();
+    published.clear();
+}
+
+void start_block() {
+    next_epoch();
+    block_epochs.push_back(epoch());
+    seen.assign(block_epochs.size(), false);
+    seen.back() = true;
+    fenced.assign(static_cast<size_t>(engine.threads), false);
+}
+
+void fence() {
+    if (engine.running >= 0) fenced[static_cast<size_t>(engine.running)] = true;
+}
+
+// A fence and then an atomic publishes all that the block has seen; whoever takes part in the atomic later sees it.
+void atomic(const void* at, size_t bytes) {
+    if (!engine.options.checked || engine.running < 0) return;
+    const char* p = static_cast<const char*>(at);
+    check(p, bytes, Access::ATOMIC, __builtin_return_address(0), engine.running);
+    Range* range = find_range(p);
+    if (!range || range->kind != Range::GLOBAL) return;
+    std::vector<bool>& blocks = published[p];
+    for (size_t i = 0; i < blocks.size(); i++) {
+        if (blocks[i]) seen[i] = true;
+    }
+    if (fenced[static_cast<size_t>(engine.running)]) {
+        blocks.resize(std::max(blocks.size(), seen.size()));
+        for (size_t i = 0; i < seen.size(); i++) {
+            if (seen[i]) blocks[i] = true;
+        }
+    }
+}
+
+void access(const void* at, size_t bytes, bool write) {
+    if (!engine.options.checked) return;
+    check(static_cast<const char*>(at), bytes, write ? Access::WRITE : Access::READ, __builtin_return_address(0),
+          engine.running);
+}
+
+void undefined_lane(int lane, unsigned mask) {
+    if (engine.options.checked) fail("a shuffle reads lane %d, which is not in mask %08x", lane, mask);
+}
+
+const char* base_name(const char* path) {
+    const char* slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+std::string source_line(const void* pc) {
+    Dl_info info;
+    if (!dladdr(pc, &info) || !info.dli_fname) return "?";
+    char command[1024];
+    auto offset = static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase) - 1;
+    snprintf(command, sizeof command, "addr2line -e '%s' %#tx 2>/dev/null", info.dli_fname, offset);
+    std::string line;
+    if (FILE* pipe = popen(command, "r")) {
+        char text[1024];
+        if (fgets(text, sizeof text, pipe)) line = text;
+        pclose(pipe);
+    }
+    line = line.substr(0, line.find_first_of(" \n"));
+    line = base_name(line.c_str());
+    return line.empty() || line[0] == '?' ? "?" : line;
+}
+
+} // namespace simt
