@@ -82,7 +82,7 @@ mod tests {
         }
         assert_eq!(image_of("no_such_kernel"), None);
         for (file, image) in IMAGES {
-            assert!(!image.is_empty() && image.as_ptr() as usize % 64 == 0, "{file}");
+            assert!(!image.is_empty() && (image.as_ptr() as usize).is_multiple_of(64), "{file}");
         }
         assert_eq!(IMAGES.is_empty(), nvcc_release().is_none());
         assert_eq!(cfg!(fipk_cuda), nvcc_release().is_some());
