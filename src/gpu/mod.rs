@@ -4,8 +4,10 @@ use crate::Result;
 use std::fmt::Debug;
 use std::rc::Rc;
 
+pub mod discover;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod images;
 mod launch;
 pub use launch::{Args, Launch, Queue};
 

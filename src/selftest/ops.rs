@@ -286,6 +286,9 @@ impl Signs<'_> {
     }
 }
 
+/// A pass of the host on a case, with signs put before what it is linear in: its results, one after the other.
+type Run<'a> = dyn Fn(&Case, &mut Signs) -> Result<Vec<Vec<f32>>, String> + 'a;
+
 /// What the host's pass gives, and the scale of its elements as [`Case`] has it: found by the host's passes in f32,
 /// which is enough for a scale.
 struct Measured {
@@ -294,12 +297,8 @@ struct Measured {
 }
 
 impl Measured {
-    /// `run` gives the results for a case; `linear` says that they are linear in what it puts signs before.
-    fn of(
-        case: &Case,
-        linear: bool,
-        run: &dyn Fn(&Case, &mut Signs) -> Result<Vec<Vec<f32>>, String>,
-    ) -> Result<Self, String> {
+    /// `linear`: `run` puts signs before something.
+    fn of(case: &Case, linear: bool, run: &Run) -> Result<Self, String> {
         const DRAWS: usize = 4;
         const STEP: f32 = 1.0 / 1024.0;
         let want = run(case, &mut Signs(None))?;

@@ -2,3 +2,4 @@
 #![allow(dead_code)] // each uses a part of it
 
 pub mod op;
+pub mod ram;
