@@ -105,10 +105,21 @@ pub trait Device: Debug {
 /// The CUDA device that `--device` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The first one, where there is one and this build has kernels for it.
+    /// The first that this build has kernels for.
     Auto,
     /// The one of that number, and no other.
     Cuda(u32),
+}
+
+/// The CUDA devices of this machine that this build has kernels for; none where anything is amiss, which
+/// [`discover::devices`] tells.
+pub fn usable() -> Vec<discover::Found> {
+    if images::nvcc_release().is_none() {
+        return Vec::new();
+    }
+    let mut devices = discover::devices().unwrap_or_default();
+    devices.retain(|device| images::run_on(images::archs(), device.capability));
+    devices
 }
 
 /// `None` only for [`Which::Auto`], where the host has to do.
@@ -116,15 +127,14 @@ pub enum Which {
 /// # Errors
 /// [`crate::Error::Device`]: why the device that was asked for cannot be used.
 pub fn open(which: Which) -> Result<Option<Rc<dyn Device>>> {
-    let opened = match which {
-        Which::Cuda(ordinal) => driver::Driver::open(ordinal),
-        Which::Auto if images::nvcc_release().is_none() => return Ok(None),
-        Which::Auto => match discover::devices() {
-            Err(_) => return Ok(None),
-            Ok(_) => driver::Driver::open(0),
+    let ordinal = match which {
+        Which::Cuda(ordinal) => ordinal,
+        Which::Auto => match usable().first() {
+            Some(device) => device.ordinal,
+            None => return Ok(None),
         },
     };
-    match (opened, which) {
+    match (driver::Driver::open(ordinal), which) {
         (Ok(device), _) => Ok(Some(Rc::new(device))),
         (Err(e), Which::Cuda(_)) => Err(e),
         // A device was to be expected, so its absence is worth a line.

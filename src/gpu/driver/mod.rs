@@ -48,7 +48,7 @@ impl Driver {
         let devices = discover::devices().map_err(|why| why.error(&name))?;
         let count = devices.len();
         let Some(found) = devices.into_iter().nth(ordinal as usize) else {
-            let what = format!("there are {count} devices, numbered from 0");
+            let what = format!("the driver finds {count} device{}, numbered from 0", if count == 1 { "" } else { "s" });
             return Err(Error::device(name, what, "`fipk doctor` lists them"));
         };
         modules::fits(&found)?;
