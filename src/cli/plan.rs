@@ -5,11 +5,11 @@ use super::model::Model;
 use super::output::facts;
 use super::project::missing;
 use super::settings::Settings;
+use crate::Result;
 use crate::engine::Dtype;
 use crate::fip::memory::{Footprint, Needs};
 use crate::fip::recipe::Method;
 use crate::report::numbers::{bytes, grouped};
-use crate::Result;
 use serde_json::{Map, Value, json};
 
 /// Say what a run needs of a device's memory before it starts, and which batch would fit
@@ -62,7 +62,8 @@ fn size(text: &str) -> Result<usize, String> {
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let of_file = Settings::of_file(context)?;
-    let name = args.model.clone().or(of_file.model).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
+    let name =
+        args.model.clone().or(of_file.model).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
     let model = Model::open(&name)?;
     let batch = args.batch.map(|n| n as usize);
     let config = &model.network.config;

@@ -113,9 +113,7 @@ fn check_indices(p: &Program, inputs: &[&[f32]]) -> Result<()> {
         let data = if let Home::Input(nth) = b.home { inputs[nth] } else { &[] };
         View { data, shape: &b.shape }
     };
-    let indexed = |c: &&Call| {
-        c.pass == Pass::Forward && c.x.iter().any(|&id| p.buffers[id].element == Element::Index)
-    };
+    let indexed = |c: &&Call| c.pass == Pass::Forward && c.x.iter().any(|&id| p.buffers[id].element == Element::Index);
     p.calls.iter().filter(indexed).try_for_each(|c| c.op.check(&c.x.iter().map(view).collect::<Vec<_>>()))
 }
 
