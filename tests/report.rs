@@ -181,7 +181,7 @@ fn histograms_and_quantiles_agree_with_counting_by_hand() {
 
 #[test]
 fn numbers_read_well() {
-    use numbers::{count, duration, grouped, number, percent};
+    use numbers::{bytes, count, duration, grouped, number, percent};
     let cases = [
         (percent(0.9), "90.00 %"),
         (percent(0.123456), "12.35 %"),
@@ -195,6 +195,11 @@ fn numbers_read_well() {
         (count(999_999), "1.00M"),
         (count(109_482_240), "109M"),
         (grouped(1_234_567), "1\u{202f}234\u{202f}567"),
+        (bytes(0), "0 B"),
+        (bytes(999), "999 B"),
+        (bytes(1024), "1.00 KiB"),
+        (bytes(1_023_400), "999 KiB"),
+        (bytes(80 << 30), "80.0 GiB"),
         (duration(0.0123), "12 ms"),
         (duration(59.99), "1 min 00 s"),
         (duration(245.0), "4 min 05 s"),

@@ -50,7 +50,7 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
 }
 
 /// A line `key : value` of a /proc file.
-fn proc_line(file: &str, key: &str) -> Option<String> {
+pub fn proc_line(file: &str, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     Some(line.split_once(':')?.1.trim().to_string())

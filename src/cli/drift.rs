@@ -1,4 +1,5 @@
 //! `fipk drift`: how far the outputs of two models are apart.
+use super::device::{Place, Purpose};
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
@@ -51,8 +52,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let reading = a.reading(args.max_length as usize, context.seed.unwrap_or(0))?;
     let data = data::load(&spec, "test", &reading)?;
     let runner = |model: &Model| {
-        let (engine, w) = model.engine(model.layout(&Roles::default())?)?;
-        Ok::<_, Error>((Runner::new(Box::new(engine), model.network.clone(), Objective::default()), w))
+        let (engine, w) = model.engine(Place::of(context, Purpose::Look)?, model.layout(&Roles::default())?)?;
+        Ok::<_, Error>((Runner::new(engine, model.network.clone(), Objective::default()), w))
     };
     let ((mut run_a, w_a), (mut run_b, w_b)) = (runner(&a)?, runner(&b)?);
     let mut found = drift(&*data, args.batch as usize, head, |x| run_a.logits(w_a, x), |x| run_b.logits(w_b, x))?;

@@ -45,6 +45,7 @@ pub struct Args {
 
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let settings = Settings::of_file(context)?;
+    let place = settings.look(context)?;
     let name = args.model.or(settings.model).ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
     let of_file = settings.eval_data.filter(|d| d != "none").or(settings.data);
     let text = args.data.or(of_file).ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?;
@@ -53,8 +54,8 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let max_length = args.max_length.map_or(settings.max_length, |n| n as usize);
     let reading = model.reading(max_length, context.seed.unwrap_or(settings.budget.seed))?;
     let data = data::load(&spec, "test", &reading)?;
-    let (engine, w) = model.engine(model.layout(&Roles::default())?)?;
-    let mut runner = Runner::new(Box::new(engine), model.network.clone(), Objective::default());
+    let (engine, w) = model.engine(place, model.layout(&Roles::default())?)?;
+    let mut runner = Runner::new(engine, model.network.clone(), Objective::default());
     let found = evaluate(&mut runner, w, &*data, args.batch.map_or(32, |n| n as usize))?;
     if let Some((name, _)) = found.metrics.iter().find(|(_, value)| !value.is_finite()) {
         return Err(Error::not_finite("evaluation", name.as_str(), "check the model's weights"));

@@ -20,6 +20,11 @@ where
     })
 }
 
+/// Everything that a run can be.
+pub fn method() -> impl TypedValueParser<Value = Method> {
+    one_of::<Method>(&["fip", "train", "gradual", "one-shot", "random"])
+}
+
 /// `0.9` or `90%`.
 pub fn share(s: &str) -> Result<f64, String> {
     let (digits, unit) = s.strip_suffix('%').map_or((s, 1.0), |d| (d.trim_end(), 100.0));

@@ -2,7 +2,7 @@
 use super::globals::Context;
 use super::tensors::{self, PassFlags, Session};
 use crate::Result;
-use crate::engine::{Bindings, Engine};
+use crate::engine::Bindings;
 use crate::graph::Mode;
 use crate::tensor::numel;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.refuse_config()?;
-    let mut session = Session::open(&args.pass)?;
+    let mut session = Session::open(&args.pass, context)?;
     let (w, at) = (session.weights, session.logits_of());
     let mut logits = vec![0.0; numel(&session.shape)];
     session.blocks(Mode::Forward, |engine, program, block, inputs| {

@@ -1,4 +1,5 @@
 //! Flags every verb takes, and what they set up: logging, threads, the configuration file.
+use super::device::{Numbers, Which};
 use super::output::Output;
 use crate::{Error, Result};
 use std::path::PathBuf;
@@ -7,9 +8,14 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Global options", next_display_order = 1000)]
 pub struct Globals {
-    /// Where to compute: auto or cpu; cuda and cuda:N need a build with the CUDA engine [default: auto]
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", hide_default_value = true)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N; auto takes CUDA where this build and this machine have it, and
+    /// results on two devices differ in their last digits [default: auto]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    device: Option<Which>,
+    /// What to compute in, weights and sums being f32 always: bf16, f32, or tf32, which stores f32 and today
+    /// multiplies in f32 as well; the CPU has f32 alone [default: bf16 for the steps of a run on CUDA, else f32]
+    #[arg(long, global = true, value_name = "TYPE", hide_possible_values = true)]
+    dtype: Option<Numbers>,
     /// Threads to compute with; results do not depend on it [default: all cores]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -30,42 +36,8 @@ pub struct Globals {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Device {
-    #[default]
-    Auto,
-    Cpu,
-    Cuda(u32),
-}
-
-impl std::str::FromStr for Device {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => s
-                .strip_prefix("cuda:")
-                .and_then(|n| n.parse().ok())
-                .map(Self::Cuda)
-                .ok_or_else(|| "wanted auto, cpu, cuda or cuda:N".to_string()),
-        }
-    }
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(n) => write!(f, "cuda:{n}"),
-        }
-    }
-}
-
 /// What the verbs need of the global flags.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     pub output: Output,
     pub seed: Option<u64>,
@@ -73,13 +45,16 @@ pub struct Context {
     pub file: Option<(PathBuf, toml::Table)>,
     /// Threads asked for by flag or file.
     pub threads: Option<usize>,
+    /// Device and numbers asked for by flag.
+    pub device: Option<Which>,
+    pub dtype: Option<Numbers>,
 }
 
 impl Globals {
     /// Sets up logging and threads, and reads the configuration file.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a device this build does not have; a file that is missing or not TOML.
+    /// A file that is missing or not TOML.
     pub fn start(&self) -> Result<Context> {
         let level = match (self.quiet, self.verbose) {
             (true, _) => "error",
@@ -94,14 +69,6 @@ impl Globals {
             .without_time()
             .with_target(self.verbose > 1)
             .try_init();
-        if let Device::Cuda(_) = self.device {
-            let hint = "use --device cpu, or auto";
-            return Err(Error::unsupported(
-                "--device",
-                format!("{}: built without the CUDA engine, which", self.device),
-                hint,
-            ));
-        }
         let file = self.config.as_ref().map(|path| Ok((path.clone(), read_config(path)?))).transpose()?;
         let of_file = file.as_ref().and_then(|(_, table)| table.get("threads")?.as_integer());
         let threads = self.threads.map(usize::from).or(of_file.and_then(|n| usize::try_from(n).ok()));
@@ -109,7 +76,14 @@ impl Globals {
             // Fails only where a pool is there already (tests), which then stays.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
         }
-        Ok(Context { output: Output::new(self.json, self.quiet), seed: self.seed, file, threads })
+        Ok(Context {
+            output: Output::new(self.json, self.quiet),
+            seed: self.seed,
+            file,
+            threads,
+            device: self.device,
+            dtype: self.dtype,
+        })
     }
 }
 

@@ -3,7 +3,7 @@ use super::forward::wrote;
 use super::globals::Context;
 use super::tensors::{self, PassFlags, Session};
 use crate::Result;
-use crate::engine::{Bindings, Engine};
+use crate::engine::Bindings;
 use crate::graph::Mode;
 use crate::tensor::numel;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.refuse_config()?;
-    let mut session = Session::open(&args.pass)?;
+    let mut session = Session::open(&args.pass, context)?;
     let direction = tensors::read_direction(&args.tangents, session.layout())?;
     let v = session.engine.zeros()?;
     session.engine.write(v, 0, &direction)?;

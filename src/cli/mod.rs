@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod bench;
 mod completions;
+mod device;
 mod doctor;
 mod drift;
 mod eval;
@@ -14,12 +15,14 @@ mod globals;
 mod jvp;
 mod model;
 mod output;
+mod plan;
 mod project;
 mod quickstart;
 mod report;
 mod require;
 mod resume;
 mod runs;
+mod selftest;
 mod settings;
 mod setup;
 mod sparsify;
@@ -28,6 +31,7 @@ mod tensors;
 mod train;
 mod vjp;
 
+use device::{Place, Purpose};
 use globals::Globals;
 
 /// Move a trained network through weight space while its outputs stay put
@@ -70,6 +74,7 @@ enum Verb {
     Resume(resume::Args),
     Eval(eval::Args),
     Drift(drift::Args),
+    Plan(plan::Args),
     Project(project::Args),
     Forward(forward::Args),
     Jvp(jvp::Args),
@@ -77,6 +82,7 @@ enum Verb {
     Report(report::Args),
     Quickstart(quickstart::Args),
     Bench(bench::Args),
+    Selftest(selftest::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -87,12 +93,17 @@ enum Verb {
 /// Whatever went wrong, in one line; [`crate::Error::exit_code`] is what the process ends with.
 pub fn run(cli: Cli) -> Result<()> {
     let context = cli.globals.start()?;
+    // What makes no sense is known before a model is read; `plan` may ask about devices that are not here.
+    if !matches!(cli.verb, Verb::Plan(_)) {
+        Place::settle(context.device, context.dtype, Purpose::Look)?;
+    }
     match cli.verb {
         Verb::Sparsify(args) => sparsify::run(args, &context),
         Verb::Train(args) => train::run(args, &context),
         Verb::Resume(args) => resume::run(&args, &context),
         Verb::Eval(args) => eval::run(args, &context),
         Verb::Drift(args) => drift::run(&args, &context),
+        Verb::Plan(args) => plan::run(&args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Forward(args) => forward::run(&args, &context),
         Verb::Jvp(args) => jvp::run(&args, &context),
@@ -100,6 +111,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Report(args) => report::run(&args, &context),
         Verb::Quickstart(args) => quickstart::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
+        Verb::Selftest(args) => selftest::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
         Verb::Completions(args) => completions::run(&args, Cli::command()),
     }

@@ -1,8 +1,9 @@
 //! Opening a model for a verb: folder, network, layout; reading data the way it wants it; writing it again.
+use super::device::{Place, open_engine};
 use super::settings::SaveDtype;
 use crate::Result;
 use crate::data::{Preprocess, Reading};
-use crate::engine::{Engine, Host, Vector};
+use crate::engine::{Engine, Vector};
 use crate::models::config::{Config, RawConfig};
 use crate::models::folder::ModelFolder;
 use crate::models::{Head, Network};
@@ -35,9 +36,9 @@ impl Model {
     }
 
     /// An engine with the weights in it.
-    pub fn engine(&self, layout: Layout) -> Result<(Host, Vector)> {
+    pub fn engine(&self, place: Place, layout: Layout) -> Result<(Box<dyn Engine>, Vector)> {
         let weights = self.network.load(&self.folder, &layout, None)?;
-        let mut engine = Host::new(layout);
+        let mut engine = open_engine(place, layout)?;
         let w = engine.zeros()?;
         engine.write(w, 0, &weights)?;
         Ok((engine, w))

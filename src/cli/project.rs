@@ -4,7 +4,7 @@ use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
 use super::settings::{SaveDtype, Settings};
-use crate::engine::{Criterion, Engine, Pattern, Score, Selected};
+use crate::engine::{Criterion, Pattern, Score, Selected};
 use crate::fip::recipe::Method;
 use crate::params::atomic::Folder;
 use crate::params::{Layout, Role};
@@ -50,6 +50,7 @@ pub struct Args {
 
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let mut settings = Settings::of_file(context)?;
+    let place = settings.look(context)?;
     settings.method = Method::OneShot;
     set(&mut settings.path.sparsity, args.sparsity);
     set(&mut settings.path.scope, args.scope);
@@ -72,7 +73,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         ));
     }
     let out = Folder::create(&args.out, args.overwrite)?;
-    let (mut engine, w) = model.engine(layout)?;
+    let (mut engine, w) = model.engine(place, layout)?;
     let sparsity = match settings.path.scope {
         // The engine counts n:m from none pruned (0) to m - n of m (1).
         Pattern::NofM { .. } => 1.0,

@@ -79,7 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut s = settings(args, context, Method::Train)?;
     s.arch = Some("lenet-300-100".into());
     s.budget.steps = Some(3 * u64::from(args.steps));
-    let trained = one(s, Some(&dense), &dense, inner, &|_| Vec::new())?;
+    let trained = one(s, context, Some(&dense), &dense, inner, &|_| Vec::new())?;
 
     let mut found: Vec<Option<Outcome>> = vec![None; WAYS.len()];
     for (nth, at) in [2, 1, 0].into_iter().enumerate() {
@@ -91,7 +91,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             true => vec![Event::from(comparison(&trained, &[Some(last), found[1].as_ref(), found[2].as_ref()], args))],
             false => Vec::new(),
         };
-        let outcome = one(recipes[at].clone(), claim, &out, inner, &closing)?;
+        let outcome = one(recipes[at].clone(), context, claim, &out, inner, &closing)?;
         found[at] = Some(outcome);
     }
     html::write(&root)?;
@@ -124,6 +124,7 @@ fn settings(args: &Args, context: &Context, method: Method) -> Result<Settings> 
 
 fn one(
     settings: Settings,
+    context: &Context,
     claim: Option<&Path>,
     out: &Path,
     output: Output,
@@ -132,7 +133,7 @@ fn one(
     if let Some(dir) = claim {
         setup::found(setup::claim(Some(dir), false)?, &settings)?;
     }
-    let setup = Setup::new(settings)?;
+    let setup = Setup::new(settings, context)?;
     runs::drive(&setup, out, &Manner { output, summary: false, command: runs::typed(), closing }).map_err(|e| match e {
         Error::Interrupted(_) => Error::Interrupted("start again with `fipk quickstart --overwrite`".into()),
         other => other,

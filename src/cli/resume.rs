@@ -41,7 +41,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             false => Ok(()),
         };
     }
-    let setup = Setup::new(Settings::read(&args.run)?)?;
+    let setup = Setup::new(Settings::read(&args.run)?, context)?;
     runs::drive(&setup, &args.run, &Manner::new(context.output)).map(drop)
 }
 

@@ -1,10 +1,10 @@
 //! What every run has in common: the loop with its progress, what is stored and said at the end.
+use super::device::open_engine;
 use super::output::{Output, facts};
 use super::project::Zeros;
 use super::require;
 use super::setup::Setup;
 use super::stop;
-use crate::engine::{Engine, Host};
 use crate::fip::evaluate::Evaluation;
 use crate::fip::recipe::Method;
 use crate::fip::run::{Job, Outcome, Run};
@@ -67,7 +67,7 @@ pub fn drive(setup: &Setup, out: &Path, manner: &Manner) -> Result<Outcome> {
         checkpoints: Some(out.join(CHECKPOINTS)),
         model: setup.fingerprint.clone(),
     };
-    let engine: Box<dyn Engine> = Box::new(Host::new(setup.layout.clone()));
+    let engine = open_engine(setup.place, setup.layout.clone())?;
     let device = engine.describe();
     let run = Run::new(&job, engine)?;
     let metrics = out.join(METRICS);

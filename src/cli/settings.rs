@@ -1,5 +1,6 @@
 //! A run resolved: preset, then configuration file, then flags. Its TOML form is `config.toml` of the run folder, and
 //! reading that back gives the same run.
+use super::device::{Numbers, Place, Purpose, Which};
 use super::globals::Context;
 use super::require::Requirement;
 use crate::data::Spec;
@@ -54,6 +55,11 @@ pub struct Settings {
     pub max_length: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Where the run computes and in what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Which>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Numbers>,
     pub save_dtype: SaveDtype,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub require: Vec<Requirement>,
@@ -76,6 +82,8 @@ impl Default for Settings {
             eval_data: None,
             max_length: 128,
             threads: None,
+            device: None,
+            dtype: None,
             save_dtype: SaveDtype::F32,
             require: Vec::new(),
             preset: Preset::Fip,
@@ -138,10 +146,33 @@ impl Settings {
         }
         settings.version = env!("CARGO_PKG_VERSION").into();
         settings.threads = context.threads.or(Some(rayon::current_num_threads()));
+        settings.settle(context)?;
         if let Some(seed) = context.seed {
             settings.budget.seed = seed;
         }
         Ok(settings)
+    }
+
+    /// Where the run computes: as the flags say, then as the settings do; settled, so that a resumed run finds the
+    /// same again.
+    ///
+    /// # Errors
+    /// As [`Place::settle`].
+    pub fn settle(&mut self, context: &Context) -> Result<Place> {
+        let device = context.device.or(self.device);
+        // Another device than that of the settings has numbers of its own.
+        let dtype = context.dtype.or(self.dtype.filter(|_| device == self.device));
+        let place = Place::settle(device, dtype, Purpose::Run)?;
+        (self.device, self.dtype) = (Some(place.device), Some(place.dtype));
+        Ok(place)
+    }
+
+    /// Where a verb looks at a network: at the settings' device, in numbers that flags alone change.
+    ///
+    /// # Errors
+    /// As [`Place::settle`].
+    pub fn look(&self, context: &Context) -> Result<Place> {
+        Place::settle(context.device.or(self.device), context.dtype, Purpose::Look)
     }
 
     /// The configuration file alone, over the defaults; the defaults where there is none.
@@ -241,7 +272,7 @@ mod tests {
 
     fn context(toml: &str) -> Context {
         let file = (!toml.is_empty()).then(|| (PathBuf::from("f.toml"), toml.parse().unwrap()));
-        Context { output: Output::new(false, true), seed: None, file, threads: None }
+        Context { output: Output::new(false, true), seed: None, file, threads: None, device: None, dtype: None }
     }
 
     #[test]

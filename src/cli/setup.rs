@@ -1,5 +1,7 @@
 //! From resolved settings to everything a run needs: the network, its weights, the data. The same for a new run and
 //! for one that is resumed.
+use super::device::Place;
+use super::globals::Context;
 use super::model::reading;
 use super::project::missing;
 use super::settings::{self, Settings};
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 /// A run that is about to start or to go on.
 pub struct Setup {
     pub settings: Settings,
+    pub place: Place,
     /// None for a network from scratch.
     pub folder: Option<ModelFolder>,
     pub network: Network,
@@ -35,7 +38,8 @@ pub struct Setup {
 impl Setup {
     /// # Errors
     /// Of the model and the data; [`Error::Usage`] for settings that lack one of them.
-    pub fn new(settings: Settings) -> Result<Self> {
+    pub fn new(mut settings: Settings, context: &Context) -> Result<Self> {
+        let place = settings.settle(context)?;
         let source = Source::open(&settings)?;
         let found = match &source.folder {
             Some(folder) => folder.head(None)?,
@@ -85,7 +89,7 @@ impl Setup {
             Some(folder) => (network.load(folder, &layout, training.then_some(seed))?, folder.fingerprint()?),
             None => (network.initial(&layout, seed), format!("from scratch: {:?}, seed {seed}", settings.arch)),
         };
-        Ok(Self { settings, folder: source.folder, network, raw, layout, weights, train, held_out, fingerprint })
+        Ok(Self { settings, place, folder: source.folder, network, raw, layout, weights, train, held_out, fingerprint })
     }
 }
 

@@ -1,7 +1,9 @@
 //! forward, jvp and vjp: a model at the inputs of one safetensors file, block by block of rows.
+use super::device::{Place, Purpose};
+use super::globals::Context;
 use super::model::Model;
 use crate::data::Values;
-use crate::engine::{Data, Engine, Host, Loaded, Vector};
+use crate::engine::{Data, Engine, Loaded, Vector};
 use crate::graph::{Graph, Mode, Program, Wrt};
 use crate::models::Network;
 use crate::params::save::{self, Data as Stored, Tensor};
@@ -32,7 +34,7 @@ const BLOCK: usize = 1 << 13;
 
 /// A model on an engine, with its inputs.
 pub struct Session {
-    pub engine: Host,
+    pub engine: Box<dyn Engine>,
     pub weights: Vector,
     network: Network,
     inputs: Inputs,
@@ -44,12 +46,12 @@ pub struct Session {
 impl Session {
     /// # Errors
     /// Of the model; [`Error::Data`] for inputs that are missing, of another type or shape, or out of range.
-    pub fn open(flags: &PassFlags) -> Result<Self> {
+    pub fn open(flags: &PassFlags, context: &Context) -> Result<Self> {
         let model = Model::open(&flags.model)?;
         let layout = model.layout(&Roles::default())?;
         let network = model.network.clone();
         let inputs = read_inputs(&flags.inputs, &network)?;
-        let (engine, weights) = model.engine(layout)?;
+        let (engine, weights) = model.engine(Place::of(context, Purpose::Look)?, layout)?;
         let graph = network.graph(1, inputs.tokens)?;
         let mut shape = graph.tensor(graph.mark("logits")?).shape.clone();
         shape[0] = inputs.rows;
@@ -64,7 +66,7 @@ impl Session {
     pub fn blocks(
         &mut self,
         mode: Mode,
-        mut visit: impl FnMut(&mut Host, Loaded, Range<usize>, &[(&str, Data)]) -> Result<()>,
+        mut visit: impl FnMut(&mut dyn Engine, Loaded, Range<usize>, &[(&str, Data)]) -> Result<()>,
     ) -> Result<()> {
         let size = (BLOCK / self.inputs.tokens).max(1);
         for start in (0..self.inputs.rows).step_by(size) {
@@ -90,7 +92,7 @@ impl Session {
                     (name.as_str(), data)
                 })
                 .collect();
-            visit(&mut self.engine, program, block, &inputs)?;
+            visit(&mut *self.engine, program, block, &inputs)?;
         }
         Ok(())
     }

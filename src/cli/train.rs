@@ -64,7 +64,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     settings.check(false)?;
     let folder = setup::claim(args.out.out.as_deref(), args.out.overwrite)?;
     settings.absolute()?;
-    let setup = Setup::new(settings)?;
+    let setup = Setup::new(settings, context)?;
     let out = setup::found(folder, &setup.settings)?;
     runs::drive(&setup, &out, &Manner::new(context.output)).map(drop)
 }

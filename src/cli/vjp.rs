@@ -3,7 +3,7 @@ use super::forward::wrote;
 use super::globals::Context;
 use super::tensors::{self, PassFlags, Session};
 use crate::Result;
-use crate::engine::{Bindings, Engine};
+use crate::engine::Bindings;
 use crate::graph::Mode;
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub struct Args {
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.refuse_config()?;
-    let mut session = Session::open(&args.pass)?;
+    let mut session = Session::open(&args.pass, context)?;
     let u = tensors::read_logits(&args.cotangents, &session.shape)?;
     let g = session.engine.zeros()?;
     let (w, at) = (session.weights, session.logits_of());

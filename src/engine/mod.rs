@@ -1,15 +1,21 @@
 //! Engines: what runs programs and holds vectors of weight space. One trait, at the height of programs.
 use crate::Result;
 use crate::graph::Program;
-use crate::params::Layout;
+use crate::params::{Layout, Role};
 use std::ops::Range;
 
+mod arenas;
+mod bind;
+pub mod cuda;
 mod host;
 mod select;
 mod update;
+// pub use cuda::Cuda;
+pub use crate::gpu::Dtype;
+pub use arenas::Arenas;
 pub use host::Host;
 pub use select::{Census, Criterion, Pattern, Score, Selected};
-pub use update::{Optimizer, Pull, Update, Updated};
+pub use update::{Clip, Optimizer, Pull, Stepped, Update, Updated};
 
 /// A vector of weight space that an engine holds, in its layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +68,11 @@ pub trait Engine {
 
     fn layout(&self) -> &Layout;
 
+    /// What a device computes in; none on the host, which has f32 alone.
+    fn dtype(&self) -> Option<Dtype> {
+        None
+    }
+
     /// A vector of zeros.
     fn zeros(&mut self) -> Result<Vector>;
 
@@ -107,4 +118,17 @@ pub trait Engine {
 
     /// The fused step of a path: optimizer, pull, mask and norms in one pass over the trained range.
     fn update(&mut self, step: &Update) -> Result<Updated>;
+
+    /// The last part of an optimizer step as one unit: the gradient of `program`, its norm, clipping, the update.
+    /// `clip` decides in place of the update's `gradient_scale`. A program's marks can be fetched as after a run.
+    ///
+    /// # Errors
+    /// As [`Engine::run`] and [`Engine::update`].
+    fn step(&mut self, program: Loaded, with: &Bindings, update: &Update, clip: &Clip) -> Result<Stepped> {
+        self.run(program, with)?;
+        let trained = 0..self.layout().range(Role::Frozen).start;
+        let (gradient_norm, gradient_scale) = clip.of(self.dot(update.g, update.g, trained)?);
+        let updated = self.update(&Update { gradient_scale, ..update.clone() })?;
+        Ok(Stepped { updated, gradient_norm })
+    }
 }

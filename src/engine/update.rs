@@ -66,3 +66,30 @@ pub struct Updated {
     pub pruned_squares: f64,
     pub census: Option<Census>,
 }
+
+/// What a step makes of its gradient before the update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clip {
+    /// What makes a mean of the gradient: 1 over the batches it was summed over.
+    pub mean: f64,
+    /// The largest norm the mean may keep; 0 for any.
+    pub limit: f64,
+}
+
+impl Clip {
+    /// Norm of the mean gradient, and what the gradient is multiplied with, from ‖g‖². A NaN is not clipped: the
+    /// update's norms show it.
+    pub fn of(&self, squares: f64) -> (f64, f32) {
+        let norm = squares.sqrt() * self.mean;
+        let clip = if self.limit > 0.0 && norm > self.limit { self.limit / norm } else { 1.0 };
+        (norm, (clip * self.mean) as f32)
+    }
+}
+
+/// What [`super::Engine::step`] did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stepped {
+    pub updated: Updated,
+    /// ‖g‖ of the mean gradient over the trained weights, before clipping.
+    pub gradient_norm: f64,
+}

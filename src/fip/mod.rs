@@ -1,6 +1,7 @@
 //! Functionally invariant paths: from a trained network towards a sparse subspace, its outputs held in place.
 pub mod checkpoint;
 pub mod evaluate;
+pub mod memory;
 pub mod metrics;
 pub mod objective;
 pub mod plan;

@@ -2,8 +2,9 @@
 use super::recipe::Objective;
 use crate::data::{Batch, NOT_SCORED, Targets, Values};
 use crate::engine::Data;
-use crate::graph::{Graph, Scope, Value, build};
+use crate::graph::{Graph, Mode, Program, Scope, Value, Wrt, build};
 use crate::models::{Head, Network};
+use crate::params::{Layout, Role};
 use crate::tensor::Element;
 use crate::{Error, Result};
 
@@ -23,6 +24,12 @@ pub fn graph(network: &Network, objective: &Objective, rows: usize, seq: usize) 
             s.mark("loss", loss);
         }
     })
+}
+
+/// The program of an objective's gradient with respect to what the layout trains.
+pub fn reverse(graph: &Graph, layout: &Layout) -> Result<Program> {
+    let frozen = layout.with_role(Role::Frozen).map(|s| s.name.clone()).collect();
+    Program::compile(graph, Mode::Reverse, &Wrt { frozen, ..Wrt::params() }, "loss")
 }
 
 /// The shapes of logits and of what weighs their rows.

@@ -1,22 +1,24 @@
 //! The loop of every run: training, functionally invariant paths and their baselines are one loop with
 //! different recipes (METHOD, algorithm 2), one checkpoint format and one way to resume.
 use super::checkpoint::{Checkpoint, State};
-use super::evaluate::{Evaluation, drift, evaluate, mean_distance};
+use super::evaluate::Evaluation;
 use super::plan::Plan;
-use super::recipe::{Anchor, Method, PullKind, Recipe};
+use super::recipe::{Anchor, Method, Recipe};
 use super::runner::{Losses, Runner};
 use super::teacher::Teacher;
 use crate::data::{Batch, Batches, Cursor, Dataset};
-use crate::engine::{Census, Criterion, Engine, Mask, Pattern, Pull, Score, Selected, Update, Updated, Vector};
+use crate::engine::{Census, Clip, Engine, Mask, Stepped, Update, Updated, Vector};
 use crate::models::{Head, Network};
 use crate::ops::Distance;
 use crate::params::Role;
 use crate::report::{self, Event, Recorder};
 use crate::{Error, Result};
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+mod looks;
+mod projection;
 
 /// What a run starts from. `weights` stand in the engine's layout.
 pub struct Job<'a> {
@@ -64,6 +66,14 @@ pub struct Run<'a> {
     batches: Batches<'a>,
     census: Option<Census>,
     resumed: bool,
+}
+
+/// What an optimizer step came to.
+#[derive(Default)]
+struct Advanced {
+    losses: Losses,
+    examples: u64,
+    stepped: Stepped,
 }
 
 impl<'a> Run<'a> {
@@ -249,13 +259,7 @@ impl<'a> Run<'a> {
         } else if pruning && !finishing && t.is_multiple_of(recipe.path.refresh) {
             self.refresh(t)?;
         }
-        let (losses, examples) = self.gradient()?;
-
         let o = &recipe.optimization;
-        let trained = 0..self.runner.engine.layout().range(Role::Frozen).start;
-        let mean = 1.0 / o.accumulation as f64;
-        let norm = self.runner.engine.dot(self.g, self.g, trained)?.sqrt() * mean;
-        let clip = if o.clip > 0.0 && norm > o.clip { o.clip / norm } else { 1.0 };
         // A path that ended early leaves the schedule's end where it was.
         let skipped = if finishing { self.plan.path - self.path_end() } else { 0 };
         let rate = o.learning_rate * o.decay.factor(t + skipped, self.plan.steps, self.plan.warmup);
@@ -264,7 +268,7 @@ impl<'a> Run<'a> {
             optimizer: o.rule(),
             step: t + 1,
             learning_rate: rate as f32,
-            gradient_scale: (clip * mean) as f32,
+            gradient_scale: 1.0,
             w: self.w,
             g: self.g,
             m: self.m,
@@ -273,7 +277,9 @@ impl<'a> Run<'a> {
             pull: self.pull(finishing),
             census: due.then(|| self.bracket()).flatten(),
         };
-        let done = self.runner.engine.update(&update)?;
+        let clip = Clip { mean: 1.0 / o.accumulation as f64, limit: o.clip };
+        let Advanced { losses, examples, stepped } = self.step_with(&update, &clip)?;
+        let done = stepped.updated;
         self.check(&done)?;
         self.census = done.census;
         self.state.pruned_squares = done.pruned_squares.to_bits();
@@ -300,27 +306,33 @@ impl<'a> Run<'a> {
             pull_relative: pruning.then_some(relative),
             sparsity_target: pruning.then_some(self.state.sparsity),
             learning_rate: rate,
-            gradient_norm: norm,
+            gradient_norm: stepped.gradient_norm,
             milliseconds: clock.elapsed().as_secs_f64() * 1e3,
             examples,
         })
     }
 
-    /// The gradient of the objective over the step's batches, and how many examples they had.
-    fn gradient(&mut self) -> Result<(Losses, u64)> {
+    /// The gradient of the objective over the step's batches, and the update after the last of them.
+    fn step_with(&mut self, update: &Update, clip: &Clip) -> Result<Advanced> {
         let accumulation = self.job.recipe.optimization.accumulation;
-        let (mut sum, mut examples) = (Losses::default(), 0);
+        let mut out = Advanced::default();
         for part in 0..accumulation {
             let batch = self.next_batch()?;
             let teacher = self.anchor(&batch)?;
-            let losses = self.runner.gradient(self.w, self.g, &batch, teacher, part > 0)?;
+            let losses = if part + 1 == accumulation {
+                let (losses, stepped) = self.runner.step(&batch, teacher, part > 0, update, clip)?;
+                out.stepped = stepped;
+                losses
+            } else {
+                self.runner.gradient(self.w, self.g, &batch, teacher, part > 0)?
+            };
             let mean = |a: Option<f64>, b: Option<f64>| b.map(|b| a.unwrap_or(0.0) + b / accumulation as f64);
-            sum.loss += losses.loss / accumulation as f64;
-            sum.distance = mean(sum.distance, losses.distance);
-            sum.labels = mean(sum.labels, losses.labels);
-            examples += batch.examples.len() as u64;
+            out.losses.loss += losses.loss / accumulation as f64;
+            out.losses.distance = mean(out.losses.distance, losses.distance);
+            out.losses.labels = mean(out.losses.labels, losses.labels);
+            out.examples += batch.examples.len() as u64;
         }
-        Ok((sum, examples))
+        Ok(out)
     }
 
     fn next_batch(&mut self) -> Result<Batch> {
@@ -358,97 +370,6 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// w_p at the present mask.
-    fn projection(&mut self) -> Result<Vector> {
-        let at = match self.projected {
-            Some(at) => at,
-            None => *self.projected.insert(self.runner.engine.zeros()?),
-        };
-        self.runner.engine.copy(self.w, at)?;
-        if let Some(mask) = self.mask {
-            self.runner.engine.project(at, mask)?;
-        }
-        Ok(at)
-    }
-
-    fn criterion(&self, sparsity: f64) -> Criterion {
-        let recipe = &self.job.recipe;
-        let score = match recipe.method {
-            Method::Random => Score::Random { seed: recipe.budget.seed },
-            _ => Score::Magnitude,
-        };
-        // The engine counts n:m from none pruned (0) to m − n of m (1).
-        let share = match recipe.path.scope {
-            Pattern::NofM { n, m } => sparsity / (1.0 - n as f64 / m as f64),
-            _ => sparsity,
-        };
-        Criterion { pattern: recipe.path.scope, score, sparsity: share }
-    }
-
-    fn select(&mut self, sparsity: f64) -> Result<Option<Selected>> {
-        let Some(mask) = self.mask else { return Ok(None) };
-        let (how, census) = (self.criterion(sparsity), self.census.take());
-        let found = self.runner.engine.select(self.w, &how, census, mask)?;
-        self.state.sparsity = sparsity;
-        self.state.threshold = found.threshold.to_bits();
-        self.state.pruned_squares = found.pruned_squares.to_bits();
-        self.state.squares = found.squares.to_bits();
-        Ok(Some(found))
-    }
-
-    /// Choose anew what is drawn to zero.
-    fn refresh(&mut self, t: u64) -> Result<()> {
-        let path = &self.job.recipe.path;
-        let sparsity = path.sparsity * path.ramp.share(t, self.plan.ramp);
-        self.select(sparsity)?;
-        if self.job.recipe.method == Method::Gradual {
-            self.zero()?;
-        }
-        Ok(())
-    }
-
-    fn zero(&mut self) -> Result<()> {
-        let Some(mask) = self.mask else { return Ok(()) };
-        self.state.pruned_squares = 0.0f64.to_bits();
-        self.runner.engine.project(self.w, mask)
-    }
-
-    /// The final projection: exactly k zeros from here on.
-    fn project(&mut self) -> Result<()> {
-        self.select(self.job.recipe.path.sparsity)?;
-        self.zero()?;
-        self.state.projected_at = Some(self.state.step);
-        Ok(())
-    }
-
-    fn pull(&self, finishing: bool) -> Pull {
-        let recipe = &self.job.recipe;
-        if self.mask.is_none() {
-            return Pull::None;
-        }
-        if finishing || recipe.method != Method::Fip {
-            return Pull::Hold;
-        }
-        let lambda = recipe.path.lambda as f32;
-        match recipe.path.pull {
-            PullKind::L2Sq => Pull::Gradient { coefficient: lambda },
-            PullKind::L2 => {
-                let norm = f64::from_bits(self.state.pruned_squares).sqrt() as f32;
-                Pull::Gradient { coefficient: if norm > 0.0 { lambda / norm } else { 0.0 } }
-            }
-            PullKind::Prox => {
-                Pull::Shrink { by: lambda * f32::from_bits(self.state.threshold) / recipe.path.refresh as f32 }
-            }
-        }
-    }
-
-    /// Where the next threshold will most likely lie: within 1 % of the last.
-    fn bracket(&self) -> Option<(u32, u32)> {
-        let threshold = f32::from_bits(self.state.threshold);
-        let exact = self.job.recipe.path.scope == Pattern::Global && self.job.recipe.method == Method::Fip;
-        (exact && threshold > 0.0).then(|| ((threshold * 0.99).to_bits(), (threshold * 1.01).to_bits()))
-    }
-
     fn check(&self, done: &Updated) -> Result<()> {
         if done.squares.is_finite() {
             return Ok(());
@@ -459,50 +380,6 @@ impl<'a> Run<'a> {
             "a weight",
             "lower --learning-rate, or set --clip 1; the last checkpoint is whole",
         ))
-    }
-
-    fn evaluate(&mut self, w: Vector) -> Result<Option<Evaluation>> {
-        let batch = self.job.recipe.budget.batch.max(32);
-        self.job.held_out.as_ref().map(|(data, _)| evaluate(&mut self.runner, w, *data, batch)).transpose()
-    }
-
-    /// How far the outputs on held-out data have moved.
-    fn drift(&mut self) -> Result<Option<report::Drift>> {
-        let Some((data, _)) = &self.job.held_out else { return Ok(None) };
-        let (dense, w, batch, head) = (self.dense, self.w, self.job.recipe.budget.batch.max(32), self.job.network.head);
-        let runner = RefCell::new(&mut self.runner);
-        let at = |v: Vector, batch: &Batch| runner.borrow_mut().logits(v, batch);
-        let found = drift(*data, batch, head, |b| at(dense, b), |b| at(w, b))?;
-        Ok(Some(report::Drift { a: "dense".into(), b: "final".into(), ..found }))
-    }
-
-    /// What is evaluated on the way: the projected network wherever there is a mask.
-    fn looked_at(&mut self) -> Result<(Vector, report::Network)> {
-        match self.mask {
-            Some(_) => Ok((self.projection()?, report::Network::Projected)),
-            None => Ok((self.w, report::Network::Unprojected)),
-        }
-    }
-
-    fn eval_event(
-        &self,
-        e: &Evaluation,
-        network: report::Network,
-        dense: Option<&Evaluation>,
-        sparsity: f64,
-    ) -> report::Eval {
-        let outputs = self.job.network.head.outputs();
-        let teacher = dense.filter(|d| outputs > 0 && d.logits.len() == e.logits.len() && !e.logits.is_empty());
-        let teacher = teacher.filter(|_| self.job.recipe.method != Method::Train);
-        let kind = self.job.recipe.objective.odist;
-        report::Eval {
-            step: if network == report::Network::Dense { 0 } else { self.state.step },
-            split: self.job.held_out.as_ref().map(|h| h.1.clone()).unwrap_or_default(),
-            network,
-            metrics: e.metrics.clone(),
-            distance: teacher.map(|d| mean_distance(kind, &e.logits, &d.logits, outputs)),
-            sparsity,
-        }
     }
 
     fn save(&mut self) -> Result<()> {
@@ -522,35 +399,5 @@ impl<'a> Run<'a> {
             teacher: self.teacher.clone().unwrap_or_default(),
         };
         checkpoint.write(dir).map(drop)
-    }
-
-    /// Read the weights back and count their zeros, so that what is reported is what is stored.
-    fn outcome(&self, dense: Option<Evaluation>, last: Option<Evaluation>) -> Result<Outcome> {
-        let engine = &self.runner.engine;
-        let layout = engine.layout();
-        let mut weights = vec![0.0; layout.len()];
-        engine.read(self.w, 0, &mut weights)?;
-        let zeros = |prunable: bool| -> usize {
-            let spans = layout.spans().iter().filter(|s| !prunable || s.role == Role::Prunable);
-            spans.map(|s| weights[s.range()].iter().filter(|&&x| x == 0.0).count()).sum()
-        };
-        let (pruned, all) = (zeros(true), zeros(false));
-        if let Some(mask) = self.mask {
-            let wanted: usize = engine.read_mask(mask)?.iter().map(|w| w.count_ones() as usize).sum();
-            if pruned < wanted {
-                return Err(Error::TargetNotMet(format!(
-                    "wanted {wanted} zeros after the final projection, found {pruned}"
-                )));
-            }
-        }
-        let share = |n: usize, of: usize| n as f64 / of.max(1) as f64;
-        Ok(Outcome {
-            sparsity: share(pruned, layout.count(Role::Prunable)),
-            sparsity_model: share(all, layout.parameters()),
-            weights,
-            steps: self.state.step,
-            dense,
-            last,
-        })
     }
 }

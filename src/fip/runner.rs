@@ -1,11 +1,11 @@
 //! A network on an engine: programs are compiled once a batch shape and kept.
+use super::memory::{self, explain};
 use super::objective::{self, Inputs};
 use super::recipe::Objective;
 use crate::data::Batch;
-use crate::engine::{Bindings, Engine, Loaded, Vector};
+use crate::engine::{Bindings, Clip, Engine, Loaded, Stepped, Update, Vector};
 use crate::graph::{Mode, Program, Wrt};
 use crate::models::Network;
-use crate::params::Role;
 use crate::{Error, Result};
 use std::collections::HashMap;
 
@@ -52,7 +52,8 @@ impl Runner {
                 program
             }
         };
-        self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()))?;
+        let ran = self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()));
+        ran.map_err(|e| explain(e, rows, |n| memory::forward(&self.network, n, seq, self.engine.dtype())))?;
         self.engine.fetch(program, "logits")
     }
 
@@ -68,22 +69,53 @@ impl Runner {
         teacher: Option<Vec<f32>>,
         add: bool,
     ) -> Result<Losses> {
-        let (rows, seq) = shape(batch);
-        let program = match self.reverse.get(&(rows, seq)) {
-            Some(&program) => program,
-            None => {
-                let graph = objective::graph(&self.network, &self.objective, rows, seq)?;
-                let frozen = self.engine.layout().with_role(Role::Frozen).map(|s| s.name.clone()).collect();
-                let wrt = Wrt { frozen, ..Wrt::params() };
-                let program = self.engine.load(Program::compile(&graph, Mode::Reverse, &wrt, "loss")?)?;
-                self.reverse.insert((rows, seq), program);
-                program
-            }
-        };
+        let program = self.reverse(shape(batch))?;
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(g), accumulate: add, ..Bindings::new(w, &inputs) };
-        self.engine.run(program, &with)?;
+        self.engine.run(program, &with).map_err(|e| self.explained(e, batch))?;
+        self.losses(program)
+    }
+
+    /// [`Runner::gradient`] at the update's weights and into its gradient, and the update, as one unit.
+    ///
+    /// # Errors
+    /// As [`Runner::gradient`]: after a loss that is no number the weights are worth nothing.
+    pub fn step(
+        &mut self,
+        batch: &Batch,
+        teacher: Option<Vec<f32>>,
+        add: bool,
+        update: &Update,
+        clip: &Clip,
+    ) -> Result<(Losses, Stepped)> {
+        let program = self.reverse(shape(batch))?;
+        let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
+        let inputs = inputs.bind();
+        let with = Bindings { cotangents: Some(update.g), accumulate: add, ..Bindings::new(update.w, &inputs) };
+        let stepped = self.engine.step(program, &with, update, clip).map_err(|e| self.explained(e, batch))?;
+        Ok((self.losses(program)?, stepped))
+    }
+
+    /// The objective's gradient for batches of one shape.
+    fn reverse(&mut self, (rows, seq): (usize, usize)) -> Result<Loaded> {
+        if let Some(&program) = self.reverse.get(&(rows, seq)) {
+            return Ok(program);
+        }
+        let graph = objective::graph(&self.network, &self.objective, rows, seq)?;
+        let program = self.engine.load(objective::reverse(&graph, self.engine.layout())?)?;
+        self.reverse.insert((rows, seq), program);
+        Ok(program)
+    }
+
+    /// An error of memory names the batch that would fit.
+    fn explained(&self, error: Error, batch: &Batch) -> Error {
+        let ((rows, seq), engine) = (shape(batch), &self.engine);
+        let needs = |n| memory::gradient(&self.network, &self.objective, engine.layout(), n, seq, engine.dtype());
+        explain(error, rows, needs)
+    }
+
+    fn losses(&self, program: Loaded) -> Result<Losses> {
         let number = |name: &str| Ok::<_, Error>(self.engine.fetch(program, name)?.first().copied().map(f64::from));
         let losses = Losses {
             loss: number("loss")?.unwrap_or(f64::NAN),

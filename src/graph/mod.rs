@@ -8,6 +8,7 @@ mod dump;
 mod plan;
 mod program;
 mod scope;
+pub use plan::{Placed, place};
 pub use program::{Buffer, Call, Home, Id, Mode, Program, Wrt};
 pub use scope::{Scope, build};
 

@@ -2,8 +2,17 @@
 //! it to the last that reads it; two that live at once never overlap.
 use super::{Home, Id, Program};
 
-/// Buffers start on a cache line (16 floats).
+/// Buffers of an arena of floats start on a cache line (16 floats).
 pub(crate) const ALIGN: usize = 16;
+
+/// Where the buffers of one arena lie, in the unit that their sizes were given in.
+#[derive(Clone, Debug, Default)]
+pub struct Placed {
+    /// `None` for what lives elsewhere, and for what nobody touches.
+    pub at: Vec<Option<usize>>,
+    /// The arena's size.
+    pub size: usize,
+}
 
 /// The first and the last call that touch each buffer of the arena; `None` for one nobody touches.
 pub(crate) fn lifetimes(p: &Program) -> Vec<Option<(usize, usize)>> {
@@ -22,15 +31,17 @@ pub(crate) fn lifetimes(p: &Program) -> Vec<Option<(usize, usize)>> {
 }
 
 /// Give every buffer of the arena its offset: largest first, each at the lowest place that is free while it lives.
-pub(crate) fn place(p: &mut Program) {
+/// An engine that stores numbers its own way places them anew, by their sizes there.
+pub fn place(p: &Program, align: usize, size_of: impl Fn(Id) -> usize) -> Placed {
     let life = lifetimes(p);
     let mut order: Vec<Id> = (0..p.buffers.len()).filter(|&i| matches!(p.buffers[i].home, Home::Work(_))).collect();
     order.retain(|&i| life[i].is_some());
-    order.sort_by_key(|&i| (std::cmp::Reverse(p.buffers[i].numel()), i));
+    order.sort_by_key(|&i| (std::cmp::Reverse(size_of(i)), i));
+    let mut out = Placed { at: vec![None; p.buffers.len()], size: 0 };
     let mut placed: Vec<(usize, usize, (usize, usize))> = Vec::new(); // start, end, lifetime
     for id in order {
         let Some((first, last)) = life[id] else { continue };
-        let len = p.buffers[id].numel().next_multiple_of(ALIGN);
+        let len = size_of(id).next_multiple_of(align);
         let mut busy: Vec<(usize, usize)> =
             placed.iter().filter(|(_, _, (f, l))| *f <= last && first <= *l).map(|&(s, e, _)| (s, e)).collect();
         busy.sort_unstable();
@@ -42,7 +53,8 @@ pub(crate) fn place(p: &mut Program) {
             at = at.max(end);
         }
         placed.push((at, at + len, (first, last)));
-        p.buffers[id].home = Home::Work(at);
-        p.arena = p.arena.max(at + len);
+        out.at[id] = Some(at);
+        out.size = out.size.max(at + len);
     }
+    out
 }

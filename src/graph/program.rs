@@ -187,7 +187,11 @@ impl Program {
             inputs: graph.inputs.iter().map(|v| (graph.tensors[v.0].name.clone(), primal[v.0])).collect(),
             unreached,
         };
-        plan::place(&mut program);
+        let placed = plan::place(&program, plan::ALIGN, |id| program.buffers[id].numel());
+        for (b, at) in program.buffers.iter_mut().zip(placed.at) {
+            b.home = at.map_or(b.home, Home::Work);
+        }
+        program.arena = placed.size;
         Ok(program)
     }
 

@@ -42,6 +42,20 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
+/// Bytes with three significant digits: `999 B`, `1.23 KiB`, `80.0 GiB`.
+pub fn bytes(n: u64) -> String {
+    if n < 1000 {
+        return format!("{n} B");
+    }
+    let (mut scaled, mut unit) = (n as f64 / 1024.0, 0);
+    while scaled >= 999.5 && unit < 4 {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    let decimals = if scaled < 9.995 { 2 } else { usize::from(scaled < 99.95) };
+    format!("{scaled:.decimals$} {}", ["KiB", "MiB", "GiB", "TiB", "PiB"][unit])
+}
+
 /// `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 03 min`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {

@@ -2,7 +2,7 @@
 //!
 //! Every result is bit-identical for any number of threads: work is cut into blocks of fixed size, and
 //! partial sums are added in the blocks' order.
-use super::{Bindings, Census, Criterion, Engine, Loaded, Mask, Selected, Update, Updated, Vector};
+use super::{Bindings, Census, Criterion, Engine, Loaded, Mask, Selected, Update, Updated, Vector, bind};
 use crate::graph::Program;
 use crate::params::{Layout, Role};
 use crate::{Error, Result};
@@ -125,7 +125,7 @@ impl Engine for Host {
         Ok(())
     }
     fn load(&mut self, program: Program) -> Result<Loaded> {
-        run::check(&program, &self.layout)?;
+        bind::check(&program, &self.layout)?;
         self.programs.push(program);
         Ok(Loaded(self.programs.len() - 1))
     }
@@ -199,6 +199,6 @@ impl Engine for Host {
         Ok(())
     }
     fn update(&mut self, step: &Update) -> Result<Updated> {
-        self.step(step)
+        self.fused(step)
     }
 }

@@ -1,36 +1,12 @@
 //! Running a program on the host: each call gets its slices of the arena, disjoint by construction.
 use super::{Host, split};
-use crate::engine::{Bindings, Data};
+use crate::Result;
+use crate::engine::Bindings;
+use crate::engine::bind::{Bound, fetched, unreached, wrong};
 use crate::graph::{Call, Home, Id, Program};
 use crate::ops::{Cotangent, Pass};
-use crate::params::Layout;
-use crate::tensor::{Element, View, numel};
-use crate::{Error, Result};
+use crate::tensor::View;
 use std::ops::Range;
-
-fn wrong(place: impl Into<String>, what: impl Into<String>) -> Error {
-    Error::Graph { op: "run", place: place.into(), what: what.into() }
-}
-
-/// A program's parameters must stand in the layout with their own shapes and in the graph's order.
-pub(super) fn check(p: &Program, layout: &Layout) -> Result<()> {
-    let have = layout.spans().len();
-    for b in &p.buffers {
-        if let Home::Param(nth) = b.home {
-            let span = layout.span(&b.name).ok_or_else(|| wrong(&b.name, "the layout has no such parameter"))?;
-            if span.shape != b.shape {
-                return Err(wrong(&b.name, format!("wanted {:?} as in the layout, got {:?}", span.shape, b.shape)));
-            }
-            if nth >= have || layout.offset(nth) != span.at {
-                return Err(wrong(&b.name, format!("parameter {nth} of the graph is another one of the layout")));
-            }
-        }
-    }
-    match p.unreached.iter().find(|&&nth| nth >= have) {
-        Some(nth) => Err(wrong("parameters", format!("the graph has a number {nth}, the layout only {have}"))),
-        None => Ok(()),
-    }
-}
 
 /// Everything a call may read that no call writes.
 struct Outside<'a> {
@@ -44,35 +20,11 @@ struct Outside<'a> {
 impl Host {
     pub(super) fn execute(&mut self, program: usize, with: &Bindings) -> Result<()> {
         let p = self.programs.get(program).ok_or_else(|| wrong("program", "not loaded"))?;
-        let need = |name: &str, v: Option<super::Vector>, wanted: bool| match (wanted, v) {
-            (true, None) => Err(wrong(name, "this program needs a vector bound here")),
-            (_, v) => Ok(v),
-        };
-        let has = |f: fn(&Home) -> bool| p.buffers.iter().any(|b| f(&b.home));
-        let tangents = need("tangents", with.tangents, has(|h| matches!(h, Home::Tangent(_))))?;
-        let cotangents = need("cotangents", with.cotangents, has(|h| matches!(h, Home::Cotangent(_))))?;
-        for v in [Some(with.params), tangents, cotangents].into_iter().flatten() {
-            self.check(v, 0, 0)?;
-        }
-        let one = [1.0];
-        let seed = bind_seed(p, with, &one)?;
-        let inputs = bind_inputs(p, with)?;
-        let input_tangents = bind_input_tangents(p, with)?;
-        check_indices(p, &inputs)?;
-
-        let mut gradient = match cotangents {
-            Some(v) if v == with.params || Some(v) == tangents => {
-                return Err(wrong("cotangents", "bound to a vector that is read"));
-            }
-            Some(v) => std::mem::take(&mut self.vectors[v.0]),
-            None => Vec::new(),
-        };
+        let Bound { tangents, cotangents, inputs, input_tangents, seed } =
+            Bound::new(p, with, |v| self.check(v, 0, 0))?;
+        let mut gradient = cotangents.map_or_else(Vec::new, |v| std::mem::take(&mut self.vectors[v.0]));
         if !with.accumulate && cotangents.is_some() {
-            for &param in &p.unreached {
-                let span = self.layout.offset(param);
-                let len = self.layout.spans().iter().find(|s| s.at == span).map_or(0, |s| s.len);
-                gradient[span..span + len].fill(0.0);
-            }
+            unreached(p, &self.layout).into_iter().for_each(|range| gradient[range].fill(0.0));
         }
         let mut arena = std::mem::take(&mut self.arena);
         if arena.len() < p.arena {
@@ -188,12 +140,7 @@ impl Host {
     pub(super) fn fetched(&self, program: usize, name: &str) -> Result<Vec<f32>> {
         let p = self.programs.get(program).filter(|_| self.last == Some(program));
         let p = p.ok_or_else(|| wrong(name, "this program is not the one that ran last"))?;
-        let id = match name {
-            "output" => Some(p.output),
-            "tangent" => p.d_output,
-            _ => p.fetches.iter().find(|f| f.0 == name).map(|f| f.1),
-        };
-        let id = id.ok_or_else(|| wrong(name, "the program leaves nothing of this name"))?;
+        let id = fetched(p, name)?;
         match p.buffers[id].home {
             Home::Work(at) => Ok(self.arena[at..at + p.buffers[id].numel()].to_vec()),
             home => Err(wrong(name, format!("lives outside the program, at {home:?}"))),
@@ -216,56 +163,5 @@ impl<'a> Parts<'a> {
     fn get(&self, id: Id) -> &[f32] {
         let at = self.ids.iter().position(|&i| i == id);
         at.and_then(|at| self.slices[at].as_deref()).unwrap_or_default()
-    }
-}
-
-fn bind_inputs<'a>(p: &Program, with: &Bindings<'a>) -> Result<Vec<&'a [f32]>> {
-    let bind = |(name, id): &(String, Option<Id>)| {
-        let Some(id) = id else { return Ok(&[][..]) };
-        let b = &p.buffers[*id];
-        let found = with.inputs.iter().find(|(n, _)| n == name);
-        let (_, data) = found.ok_or_else(|| wrong(name, format!("input {:?} is not given", b.shape)))?;
-        let (data, element): (&'a [f32], _) = match data {
-            Data::Real(d) => (d, Element::Real),
-            Data::Index(d) => (bytemuck::cast_slice(d), Element::Index),
-        };
-        if element != b.element || data.len() != numel(&b.shape) {
-            let what = format!("wanted {:?} {:?}, got {} numbers of {element:?}", b.element, b.shape, data.len());
-            return Err(wrong(name, what));
-        }
-        Ok(data)
-    };
-    p.inputs.iter().map(bind).collect()
-}
-
-/// Every op that takes indices looks at those that come from outside.
-fn check_indices(p: &Program, inputs: &[&[f32]]) -> Result<()> {
-    let view = |&id: &Id| {
-        let b = &p.buffers[id];
-        let data = if let Home::Input(nth) = b.home { inputs[nth] } else { &[] };
-        View { data, shape: &b.shape }
-    };
-    let indexed = |c: &&Call| c.pass == Pass::Forward && c.x.iter().any(|&id| p.buffers[id].element == Element::Index);
-    p.calls.iter().filter(indexed).try_for_each(|c| c.op.check(&c.x.iter().map(view).collect::<Vec<_>>()))
-}
-
-fn bind_input_tangents<'a>(p: &Program, with: &Bindings<'a>) -> Result<Vec<&'a [f32]>> {
-    let wanted = |nth: usize| p.buffers.iter().find(|b| b.home == Home::InputTangent(nth));
-    let bind = |(nth, (name, _)): (usize, &(String, Option<Id>))| {
-        let Some(b) = wanted(nth) else { return Ok(&[][..]) };
-        let found = with.input_tangents.iter().find(|(n, d)| n == name && d.len() == b.numel());
-        found.map(|f| f.1).ok_or_else(|| wrong(name, format!("a tangent {:?} is not given", b.shape)))
-    };
-    p.inputs.iter().enumerate().map(bind).collect()
-}
-
-fn bind_seed<'a>(p: &Program, with: &Bindings<'a>, one: &'a [f32; 1]) -> Result<&'a [f32]> {
-    let Some(b) = p.buffers.iter().find(|b| b.home == Home::Seed) else { return Ok(&[]) };
-    match (with.seed, b.numel()) {
-        (Some(seed), n) if seed.len() == n => Ok(seed),
-        (None, 1) => Ok(one),
-        (seed, n) => {
-            Err(wrong("seed", format!("wanted {n} numbers {:?}, got {}", b.shape, seed.map_or(0, <[f32]>::len))))
-        }
     }
 }

@@ -204,15 +204,15 @@ struct Done {
 }
 
 impl Host {
-    pub(super) fn step(&mut self, u: &Update) -> Result<Updated> {
+    pub(super) fn fused(&mut self, u: &Update) -> Result<Updated> {
         match u.optimizer {
-            Optimizer::AdamW { .. } => self.step_by(AdamW, u),
-            Optimizer::Adam { .. } => self.step_by(Adam, u),
-            Optimizer::Sgd { .. } => self.step_by(Sgd, u),
+            Optimizer::AdamW { .. } => self.fused_by(AdamW, u),
+            Optimizer::Adam { .. } => self.fused_by(Adam, u),
+            Optimizer::Sgd { .. } => self.fused_by(Sgd, u),
         }
     }
 
-    fn step_by(&mut self, rule: impl Rule, u: &Update) -> Result<Updated> {
+    fn fused_by(&mut self, rule: impl Rule, u: &Update) -> Result<Updated> {
         let trained = |s: &&Span| s.role != Role::Frozen;
         let spans: Vec<Span> = self.layout.spans().iter().filter(trained).cloned().collect();
         let cut = |s: &Span| {

@@ -1,0 +1,3 @@
+//! The engine of devices.
+mod storage;
+pub use storage::Storage;

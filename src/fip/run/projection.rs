@@ -1,0 +1,98 @@
+//! The part of a run that chooses and projects: which weights the path draws to zero, how hard, and w_p itself.
+use super::Run;
+use crate::Result;
+use crate::engine::{Criterion, Pattern, Pull, Score, Selected, Vector};
+use crate::fip::recipe::{Method, PullKind};
+
+impl Run<'_> {
+    /// w_p at the present mask.
+    pub(super) fn projection(&mut self) -> Result<Vector> {
+        let at = match self.projected {
+            Some(at) => at,
+            None => *self.projected.insert(self.runner.engine.zeros()?),
+        };
+        self.runner.engine.copy(self.w, at)?;
+        if let Some(mask) = self.mask {
+            self.runner.engine.project(at, mask)?;
+        }
+        Ok(at)
+    }
+
+    fn criterion(&self, sparsity: f64) -> Criterion {
+        let recipe = &self.job.recipe;
+        let score = match recipe.method {
+            Method::Random => Score::Random { seed: recipe.budget.seed },
+            _ => Score::Magnitude,
+        };
+        // The engine counts n:m from none pruned (0) to m − n of m (1).
+        let share = match recipe.path.scope {
+            Pattern::NofM { n, m } => sparsity / (1.0 - n as f64 / m as f64),
+            _ => sparsity,
+        };
+        Criterion { pattern: recipe.path.scope, score, sparsity: share }
+    }
+
+    fn select(&mut self, sparsity: f64) -> Result<Option<Selected>> {
+        let Some(mask) = self.mask else { return Ok(None) };
+        let (how, census) = (self.criterion(sparsity), self.census.take());
+        let found = self.runner.engine.select(self.w, &how, census, mask)?;
+        self.state.sparsity = sparsity;
+        self.state.threshold = found.threshold.to_bits();
+        self.state.pruned_squares = found.pruned_squares.to_bits();
+        self.state.squares = found.squares.to_bits();
+        Ok(Some(found))
+    }
+
+    /// Choose anew what is drawn to zero.
+    pub(super) fn refresh(&mut self, t: u64) -> Result<()> {
+        let path = &self.job.recipe.path;
+        let sparsity = path.sparsity * path.ramp.share(t, self.plan.ramp);
+        self.select(sparsity)?;
+        if self.job.recipe.method == Method::Gradual {
+            self.zero()?;
+        }
+        Ok(())
+    }
+
+    fn zero(&mut self) -> Result<()> {
+        let Some(mask) = self.mask else { return Ok(()) };
+        self.state.pruned_squares = 0.0f64.to_bits();
+        self.runner.engine.project(self.w, mask)
+    }
+
+    /// The final projection: exactly k zeros from here on.
+    pub(super) fn project(&mut self) -> Result<()> {
+        self.select(self.job.recipe.path.sparsity)?;
+        self.zero()?;
+        self.state.projected_at = Some(self.state.step);
+        Ok(())
+    }
+
+    pub(super) fn pull(&self, finishing: bool) -> Pull {
+        let recipe = &self.job.recipe;
+        if self.mask.is_none() {
+            return Pull::None;
+        }
+        if finishing || recipe.method != Method::Fip {
+            return Pull::Hold;
+        }
+        let lambda = recipe.path.lambda as f32;
+        match recipe.path.pull {
+            PullKind::L2Sq => Pull::Gradient { coefficient: lambda },
+            PullKind::L2 => {
+                let norm = f64::from_bits(self.state.pruned_squares).sqrt() as f32;
+                Pull::Gradient { coefficient: if norm > 0.0 { lambda / norm } else { 0.0 } }
+            }
+            PullKind::Prox => {
+                Pull::Shrink { by: lambda * f32::from_bits(self.state.threshold) / recipe.path.refresh as f32 }
+            }
+        }
+    }
+
+    /// Where the next threshold will most likely lie: within 1 % of the last.
+    pub(super) fn bracket(&self) -> Option<(u32, u32)> {
+        let threshold = f32::from_bits(self.state.threshold);
+        let exact = self.job.recipe.path.scope == Pattern::Global && self.job.recipe.method == Method::Fip;
+        (exact && threshold > 0.0).then(|| ((threshold * 0.99).to_bits(), (threshold * 1.01).to_bits()))
+    }
+}
