@@ -2,10 +2,12 @@
 use super::doctor::proc_line;
 use super::globals::Context;
 use crate::engine::{Dtype, Engine, Host};
+use crate::gpu::Device;
 use crate::params::Layout;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::rc::Rc;
 use std::str::FromStr;
 
 /// A device by its name on the command line.
@@ -152,6 +154,23 @@ pub fn open_engine(place: Place, layout: Layout) -> Result<Box<dyn Engine>> {
     match place.device {
         Which::Auto | Which::Cpu => Ok(Box::new(Host::new(layout))),
         _ => unavailable(place),
+    }
+}
+
+/// The device itself, for verbs that run kernels without an engine.
+///
+/// # Errors
+/// [`Error::Usage`] for the CPU; [`Error::Device`] for a device that is not there or cannot be used.
+pub fn open_device(device: Which) -> Result<Rc<dyn Device>> {
+    match device {
+        #[cfg(feature = "emulator")]
+        Which::Emulated => Ok(Rc::new(crate::gpu::emulator::Emulator::default())),
+        Which::Auto | Which::Cpu => Err(Error::usage(
+            format!("--device {device}"),
+            "the CPU runs no kernels: it is what they are held against",
+            "name a CUDA device with --device cuda:N",
+        )),
+        Which::Cuda(_) => Err(Error::device(device.to_string(), "not in this build", "use --device cpu")),
     }
 }
 

@@ -22,6 +22,7 @@ mod report;
 mod require;
 mod resume;
 mod runs;
+mod selftest;
 mod settings;
 mod setup;
 mod sparsify;
@@ -81,6 +82,7 @@ enum Verb {
     Report(report::Args),
     Quickstart(quickstart::Args),
     Bench(bench::Args),
+    Selftest(selftest::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -109,6 +111,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Report(args) => report::run(&args, &context),
         Verb::Quickstart(args) => quickstart::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
+        Verb::Selftest(args) => selftest::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
         Verb::Completions(args) => completions::run(&args, Cli::command()),
     }

@@ -71,7 +71,7 @@ impl Case {
     pub fn zeros(&self) -> Vec<Vec<f32>> {
         self.inputs.iter().map(|i| vec![0.0; i.data.len()]).collect()
     }
-    fn views(&self) -> Vec<View<'_>> {
+    pub fn views(&self) -> Vec<View<'_>> {
         self.inputs.iter().map(|i| View { data: &i.data, shape: &i.shape }).collect()
     }
 

@@ -1,10 +1,19 @@
 //! Kernels against the host on a device: the table of ops on awkward sizes, and the list of checks that `fipk selftest`
 //! prints.
+mod bound;
 mod case;
 mod cases;
+mod list;
+mod memory;
 mod ops;
+mod record;
 mod row;
+pub use bound::{Bound, Stored};
 pub use case::{Case, Input, Role, Tangents, only, subsets};
 pub use cases::{Make, cases};
-pub use ops::check_op;
+#[cfg(feature = "emulator")]
+pub use list::coverage;
+pub use list::{Check, checks, run};
+pub use memory::{download, poisoned, upload};
+pub use ops::{check_op, dimensions};
 pub use row::{Judged, Row, Tolerance, judge};

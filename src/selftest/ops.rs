@@ -2,12 +2,13 @@
 //!
 //! Each tensor lies in memory of its own, so that a step beside it is out of bounds; what a pass writes holds NaN
 //! before it does.
-use super::case::{Case, Input, Role, only, subsets};
+use super::bound::{Bound, Stored, rounded};
+use super::case::{Case, only, subsets};
+use super::memory::{download, poisoned, upload};
 use super::row::{Judged, Row, Tolerance, judge};
-use crate::gpu::{Device, Dtype, Memory, Ptr, Queue};
-use crate::ops::{DeviceCotangent, DeviceIo, DeviceTensor, Pass};
+use crate::gpu::{Device, Dtype, Memory};
+use crate::ops::Pass;
 use crate::rng::Rng;
-use crate::tensor::Shape;
 use std::rc::Rc;
 
 /// Head-room of a case's `ulps` for the device: another order of summation, other roundings of exp and its like.
@@ -23,6 +24,11 @@ pub fn check_op(device: &Rc<dyn Device>, case: &Case, dtype: Dtype) -> Vec<Row> 
         rows.extend(check_stored(device, case, dtype, true));
     }
     rows
+}
+
+/// The names of a case's rows.
+pub(super) fn names(case: &Case) -> Vec<String> {
+    ["forward", "jvp", "vjp"].map(|pass| format!("{}_{pass}", case.op.name())).into()
 }
 
 /// `wide`: the output is f32 where the inputs are not.
@@ -47,47 +53,11 @@ pub fn dimensions(shape: &[usize]) -> String {
     shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// As the device holds them: those of bf16 rounded.
-fn rounded(data: &[f32], dtype: Dtype) -> Vec<f32> {
-    let round = |v: &f32| if dtype == Dtype::Bf16 { half::bf16::from_f32(*v).to_f32() } else { *v };
-    // Indices pass as f32 and keep their bits.
-    data.iter().map(round).collect()
-}
-
-/// What is stored how, by the rule of [`DeviceTensor`].
-struct Stored {
-    x: Vec<Dtype>,
-    gx: Vec<Dtype>,
-    y: Dtype,
-}
-
-impl Stored {
-    fn new(case: &Case, dtype: Dtype, wide: bool) -> Self {
-        let exact = case.op.exact();
-        let of = |(i, input): (usize, &Input)| match input.role {
-            Role::Index | Role::Constant => Dtype::F32,
-            Role::Parameter if input.shape.len() < 2 => Dtype::F32,
-            // What a loss compares its scores to.
-            Role::Activation if exact && i > 0 => Dtype::F32,
-            Role::Parameter | Role::Activation => dtype,
-        };
-        let x: Vec<Dtype> = case.inputs.iter().enumerate().map(of).collect();
-        let gradient = |(input, of): (&Input, &Dtype)| if input.role == Role::Parameter { Dtype::F32 } else { *of };
-        let gx = case.inputs.iter().zip(&x).map(gradient).collect();
-        Self { x, gx, y: if exact || wide { Dtype::F32 } else { dtype } }
-    }
-}
-
-/// A case with its inputs in a device's memory, and what the device's forward pass made of them.
+/// A case on a device, after its forward pass, and the directions it is checked in.
 struct Check<'a> {
     device: &'a Rc<dyn Device>,
-    case: Case,
+    bound: Bound,
     dtype: Dtype,
-    stored: Stored,
-    y_shape: Shape,
-    x: Vec<Memory>,
-    y: Memory,
-    saved: Memory,
     dx: Vec<Vec<f32>>,
     gy: Vec<f32>,
     base: Vec<Vec<f32>>,
@@ -105,80 +75,73 @@ impl<'a> Check<'a> {
         let mut rng = Rng::new(21, 0);
         let dx = all(case.directions(&mut rng), &stored.x);
         let base = all(case.directions(&mut rng), &stored.gx);
-        let n = case.numel()?;
-        let gy: Vec<f32> = (0..n).map(|_| rng.normal()).collect();
+        let gy: Vec<f32> = (0..case.numel()?).map(|_| rng.normal()).collect();
         let gy = rounded(&gy, stored.y);
-
-        let put = |(input, dtype): (&Input, &Dtype)| upload(device, &input.data, *dtype);
-        let x = case.inputs.iter().zip(&stored.x).map(put).collect::<crate::Result<_>>().map_err(words)?;
-        let y = poisoned(device, n * stored.y.bytes()).map_err(words)?;
-        let saved = poisoned(device, 4 * case.op.saved(&case.shapes())).map_err(words)?;
-        let y_shape = case.op.output(&case.shapes())?;
-        let check = Self { device, case, dtype, stored, y_shape, x, y, saved, dx, gy, base };
-        check.run(Pass::Forward, &[], None, &[]).map_err(words)?;
+        let check = Self { device, bound: Bound::new(device, case, stored).map_err(words)?, dtype, dx, gy, base };
+        check.run(Pass::Forward, &[], None, &[])?;
         Ok(check)
     }
 
     fn tolerance(&self, pass: Pass, to: Dtype) -> Tolerance {
         // A loss computes in f32 whatever its scores are stored as.
-        let in_f32 = self.dtype == Dtype::F32 || (to == Dtype::F32 && self.case.op.exact());
+        let in_f32 = self.dtype == Dtype::F32 || (to == Dtype::F32 && self.bound.case.op.exact());
         let sum = if pass == Pass::Vjp { SUM_ULPS } else { 0.0 };
         if in_f32 {
-            Tolerance::Ulps(ROOM * self.case.ulps + sum)
+            Tolerance::Ulps(ROOM * self.bound.case.ulps + sum)
         } else {
             Tolerance::Bf16 { rounded: to == Dtype::Bf16 }
         }
     }
 
     fn forward(&self) -> Result<Judged, String> {
-        let host = Measured::of(&self.case, false, &|case, _| Ok(vec![case.forward()?.0]))?;
-        let got = self.read(&self.y, self.stored.y)?;
-        Ok(judge("y", &got, &host.want[0], &host.scale[0], self.tolerance(Pass::Forward, self.stored.y)))
+        let host = Measured::of(&self.bound.case, false, &|case, _| Ok(vec![case.forward()?.0]))?;
+        let got = self.read(&self.bound.y, self.bound.stored.y)?;
+        Ok(judge("y", &got, &host.want[0], &host.scale[0], self.tolerance(Pass::Forward, self.bound.stored.y)))
     }
 
     fn jvp(&self) -> Result<Judged, String> {
         let mut worst = Judged::default();
-        for keep in subsets(&self.case.differentiable()) {
-            let host = Measured::of(&self.case, true, &|case, signs| {
+        for keep in subsets(&self.bound.case.differentiable()) {
+            let host = Measured::of(&self.bound.case, true, &|case, signs| {
                 let (y, saved) = case.forward()?;
                 let dx: Vec<Vec<f32>> = self.dx.iter().map(|d| signs.over(d)).collect();
-                Ok(vec![case.jvp(&rounded(&y, self.stored.y), &saved, &only(&dx, &keep))])
+                Ok(vec![case.jvp(&rounded(&y, self.bound.stored.y), &saved, &only(&dx, &keep))])
             })?;
             let put = |(i, d): (usize, &Vec<f32>)| {
-                keep.contains(&i).then(|| upload(self.device, d, self.stored.x[i])).transpose()
+                keep.contains(&i).then(|| upload(self.device, d, self.bound.stored.x[i])).transpose()
             };
             let dx = self.dx.iter().enumerate().map(put).collect::<crate::Result<Vec<_>>>().map_err(words)?;
-            let dy = poisoned(self.device, self.gy.len() * self.stored.y.bytes()).map_err(words)?;
-            self.run(Pass::Jvp, &dx, Some(&dy), &[]).map_err(words)?;
-            let (what, got) = (format!("dy of inputs {keep:?}"), self.read(&dy, self.stored.y)?);
-            let tolerance = self.tolerance(Pass::Jvp, self.stored.y);
+            let dy = poisoned(self.device, self.gy.len() * self.bound.stored.y.bytes()).map_err(words)?;
+            self.run(Pass::Jvp, &dx, Some(&dy), &[])?;
+            let (what, got) = (format!("dy of inputs {keep:?}"), self.read(&dy, self.bound.stored.y)?);
+            let tolerance = self.tolerance(Pass::Jvp, self.bound.stored.y);
             worst = worst.or_worse(judge(&what, &got, &host.want[0], &host.scale[0], tolerance));
         }
         Ok(worst)
     }
 
     fn vjp(&self) -> Result<Judged, String> {
-        let all = self.case.differentiable();
-        let host = Measured::of(&self.case, true, &|case, signs| {
+        let all = self.bound.case.differentiable();
+        let host = Measured::of(&self.bound.case, true, &|case, signs| {
             let (y, saved) = case.forward()?;
-            let y = rounded(&y, self.stored.y);
+            let y = rounded(&y, self.bound.stored.y);
             Ok(case.vjp(&y, &saved, &signs.over(&self.gy), &all, false, case.zeros()))
         })?;
-        let gy = upload(self.device, &self.gy, self.stored.y).map_err(words)?;
+        let gy = upload(self.device, &self.gy, self.bound.stored.y).map_err(words)?;
         let mut worst = Judged::default();
         let mut runs: Vec<(Vec<usize>, bool)> = subsets(&all).into_iter().map(|of| (of, false)).collect();
         runs.push((all, true));
         for (of, add) in runs {
             let to = |i: usize| -> crate::Result<Option<(Memory, bool)>> {
-                let (base, dtype) = (&self.base[i], self.stored.gx[i]);
+                let (base, dtype) = (&self.base[i], self.bound.stored.gx[i]);
                 Ok(match (of.contains(&i), add) {
                     (false, _) => None,
                     (true, true) => Some((upload(self.device, base, dtype)?, true)),
                     (true, false) => Some((poisoned(self.device, base.len() * dtype.bytes())?, false)),
                 })
             };
-            let gx = (0..self.x.len()).map(to).collect::<crate::Result<Vec<_>>>().map_err(words)?;
-            self.run(Pass::Vjp, &[], Some(&gy), &gx).map_err(words)?;
+            let gx = (0..self.dx.len()).map(to).collect::<crate::Result<Vec<_>>>().map_err(words)?;
+            self.run(Pass::Vjp, &[], Some(&gy), &gx)?;
             for (i, g) in gx.iter().enumerate() {
                 let Some((memory, _)) = g else { continue };
                 let added = |v: f64| if add { v } else { 0.0 };
@@ -187,48 +150,23 @@ impl<'a> Check<'a> {
                 let scale = host.scale[i].iter().zip(base).map(|(s, b)| s + added(f64::from(b.abs())));
                 let (want, scale): (Vec<f32>, Vec<f64>) = (want.collect(), scale.collect());
                 let what = format!("gx of input {i} of {of:?}{}", if add { ", added" } else { "" });
-                let got = self.read(memory, self.stored.gx[i])?;
-                let tolerance = self.tolerance(Pass::Vjp, self.stored.gx[i]);
+                let got = self.read(memory, self.bound.stored.gx[i])?;
+                let tolerance = self.tolerance(Pass::Vjp, self.bound.stored.gx[i]);
                 worst = worst.or_worse(judge(&what, &got, &want, &scale, tolerance));
             }
         }
         Ok(worst)
     }
 
-    /// Queue one pass. The reverse pass sees what the op says it reads and nothing else.
+    /// Run one pass, with scratch that holds NaN.
     fn run(
         &self,
         pass: Pass,
         dx: &[Option<Memory>],
         dy: Option<&Memory>,
         gx: &[Option<(Memory, bool)>],
-    ) -> crate::Result<()> {
-        let (op, shapes, reads) = (&self.case.op, self.case.shapes(), self.case.op.reverse_reads());
-        let tensor = |at: Ptr, dtype: Dtype, i: usize| DeviceTensor { at, dtype, shape: shapes[i] };
-        let shown = |i: usize| pass != Pass::Vjp || reads.inputs.contains(&i);
-        let x = |(i, m): (usize, &Memory)| tensor(if shown(i) { m.at() } else { Ptr::NULL }, self.stored.x[i], i);
-        let x: Vec<DeviceTensor> = self.x.iter().enumerate().map(x).collect();
-        let at_y = |at: Ptr| DeviceTensor { at, dtype: self.stored.y, shape: &self.y_shape };
-        let tangent = |(i, m): (usize, &Option<Memory>)| m.as_ref().map(|m| tensor(m.at(), self.stored.x[i], i));
-        let dx: Vec<Option<DeviceTensor>> = dx.iter().enumerate().map(tangent).collect();
-        let cotangent = |(i, m): (usize, &Option<(Memory, bool)>)| {
-            m.as_ref().map(|(m, add)| DeviceCotangent { to: tensor(m.at(), self.stored.gx[i], i), add: *add })
-        };
-        let gx: Vec<Option<DeviceCotangent>> = gx.iter().enumerate().map(cotangent).collect();
-        let scratch = op.scratch(pass, &shapes);
-        let scratch = (scratch > 0).then(|| poisoned(self.device, scratch)).transpose()?;
-        let queue = Queue { device: &**self.device, scratch: scratch.as_ref().map_or(Ptr::NULL, Memory::at) };
-        let io = DeviceIo {
-            x: &x,
-            y: at_y(if pass != Pass::Vjp || reads.output { self.y.at() } else { Ptr::NULL }),
-            saved: self.saved.at(),
-            dx: &dx,
-            dy: dy.map(|m| at_y(m.at())),
-            gx: &gx,
-        };
-        op.cuda(pass, &io, &queue)?;
-        // Scratch is freed on return.
-        self.device.synchronize()
+    ) -> Result<(), String> {
+        self.bound.poison().and_then(|()| self.bound.run(pass, dx, dy, gx)).map_err(words)
     }
 
     fn read(&self, memory: &Memory, dtype: Dtype) -> Result<Vec<f32>, String> {
@@ -238,42 +176,6 @@ impl<'a> Check<'a> {
 
 fn words(e: crate::Error) -> String {
     e.to_string()
-}
-
-/// Memory that holds `data` as `dtype`, and nothing else.
-pub(super) fn upload(device: &Rc<dyn Device>, data: &[f32], dtype: Dtype) -> crate::Result<Memory> {
-    let memory = Memory::new(device, data.len() * dtype.bytes())?;
-    match dtype {
-        Dtype::F32 => device.upload(memory.at(), bytemuck::cast_slice(data))?,
-        Dtype::Bf16 => {
-            let data: Vec<half::bf16> = data.iter().map(|v| half::bf16::from_f32(*v)).collect();
-            device.upload(memory.at(), bytemuck::cast_slice(&data))?;
-        }
-    }
-    Ok(memory)
-}
-
-/// Memory whose every element is NaN, in either dtype.
-pub(super) fn poisoned(device: &Rc<dyn Device>, bytes: usize) -> crate::Result<Memory> {
-    let memory = Memory::new(device, bytes)?;
-    device.upload(memory.at(), &vec![0xff; bytes])?;
-    Ok(memory)
-}
-
-pub(super) fn download(device: &Rc<dyn Device>, memory: &Memory, dtype: Dtype) -> crate::Result<Vec<f32>> {
-    let n = memory.bytes() / dtype.bytes();
-    match dtype {
-        Dtype::F32 => {
-            let mut data = vec![0.0f32; n];
-            device.download(memory.at(), bytemuck::cast_slice_mut(&mut data))?;
-            Ok(data)
-        }
-        Dtype::Bf16 => {
-            let mut data = vec![half::bf16::ZERO; n];
-            device.download(memory.at(), bytemuck::cast_slice_mut(&mut data))?;
-            Ok(data.iter().map(|v| v.to_f32()).collect())
-        }
-    }
 }
 
 /// Random signs, or none.

@@ -89,14 +89,14 @@ impl Judged {
         self.worst <= self.tolerance && self.norm <= self.norm_tolerance
     }
 
-    /// The one that is further from passing.
+    /// The one that is further from passing; of two that are as far, the other.
     pub fn or_worse(self, other: Self) -> Self {
         let strain = |j: &Self| {
             let each = [(j.worst, j.tolerance), (j.norm, j.norm_tolerance)];
             each.iter().map(|&(e, t)| if e == 0.0 { 0.0 } else { e / t }).fold(0.0, largest)
         };
         let (a, b) = (strain(&self), strain(&other));
-        if b.is_nan() || b > a { other } else { self }
+        if b.is_nan() || b >= a { other } else { self }
     }
 }
 

@@ -1,8 +1,8 @@
 //! `fipk bench step`: the step of a path on this machine, phase by phase, to hold against other programs.
-use super::device::{Place, Purpose, open_engine};
-use super::globals::Context;
-use super::model::Model;
-use super::output::facts;
+use super::super::device::{Place, Purpose, open_engine};
+use super::super::globals::Context;
+use super::super::model::Model;
+use super::super::output::facts;
 use crate::data::{Batch, Input, Targets, Values};
 use crate::engine::{Bindings, Criterion, Data, Mask, Optimizer, Pattern, Pull, Score, Update, Vector};
 use crate::fip::recipe::Objective;
@@ -15,27 +15,16 @@ use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
-/// Time the work of a run on random data
+/// One sparsification step, and a forward, a J v and a Jᵀ u of the same model
+///
+/// Times are medians in milliseconds over different batches in turn. project_update is the exact choice of what is
+/// pruned, and the fused update with its norms: what PyTorch does by kthvalue, masks, a norm and AdamW.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   fipk bench step --model minilm-sst2 --batch 16 --tokens 64 --teacher forward --json
-
-Times are medians in milliseconds over different batches in turn. project_update is the exact choice of what is
-pruned, and the fused update with its norms: what PyTorch does by kthvalue, masks, a norm and AdamW.")]
+  fipk bench step --model bert-sst2 --batch 32 --tokens 128 --device cuda:0 --dtype bf16")]
 pub struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum What {
-    Step(StepArgs),
-}
-
-/// One sparsification step, and a forward, a J v and a Jᵀ u of the same model
-#[derive(Debug, clap::Args)]
-struct StepArgs {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
     #[arg(long, value_name = "DIR|ID")]
     model: String,
@@ -67,8 +56,6 @@ const BATCHES: usize = 4;
 const WARM_UP: usize = 2;
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    context.refuse_config()?;
-    let What::Step(args) = &args.what;
     if args.batch == 0 || args.tokens == 0 || args.steps == 0 || !(0.0..1.0).contains(&args.sparsity) {
         return Err(Error::usage(
             "bench step",
@@ -106,7 +93,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 impl Bench {
-    fn new(args: &StepArgs, context: &Context) -> Result<Self> {
+    fn new(args: &Args, context: &Context) -> Result<Self> {
         let model = Model::open(&args.model)?;
         let layout = model.layout(&Roles::default())?;
         let weights = model.network.load(&model.folder, &layout, None)?;
@@ -124,7 +111,7 @@ impl Bench {
     }
 
     /// The whole step and its phases.
-    fn steps(&mut self, args: &StepArgs) -> Result<Map<String, Value>> {
+    fn steps(&mut self, args: &Args) -> Result<Map<String, Value>> {
         let how = Criterion { pattern: Pattern::Global, score: Score::Magnitude, sparsity: args.sparsity };
         let mut times: [Vec<f64>; 6] = Default::default();
         let mut census = None;

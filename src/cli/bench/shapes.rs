@@ -1,0 +1,154 @@
+//! The ops of a network at the sizes that it gives them, on random data.
+use crate::ops::{
+    Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
+    SquaredError,
+};
+use crate::rng::Rng;
+use crate::selftest::{Case, Input, Role};
+use crate::tensor::numel;
+use std::sync::Arc;
+
+/// A network and a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shape {
+    /// BERT-base, 32 x 128
+    BertBase,
+    /// MiniLM-L6-H384, 16 x 64
+    Minilm,
+    /// A toy, 2 x 8, for trying the command
+    Tiny,
+}
+
+pub struct Sizes {
+    batch: usize,
+    tokens: usize,
+    hidden: usize,
+    intermediate: usize,
+    heads: usize,
+    vocabulary: usize,
+}
+
+impl Shape {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BertBase => "bert-base 32x128",
+            Self::Minilm => "minilm 16x64",
+            Self::Tiny => "tiny 2x8",
+        }
+    }
+
+    pub fn sizes(self) -> Sizes {
+        let of = |batch, tokens, hidden, heads, vocabulary| Sizes {
+            batch,
+            tokens,
+            hidden,
+            intermediate: 4 * hidden,
+            heads,
+            vocabulary,
+        };
+        match self {
+            Self::BertBase => of(32, 128, 768, 12, 30522),
+            Self::Minilm => of(16, 64, 384, 12, 30522),
+            Self::Tiny => of(2, 8, 32, 2, 64),
+        }
+    }
+}
+
+/// Random numbers, drawn once and handed out over and over from changing places: drawing each would take longer than
+/// what is timed, and no kernel can tell.
+pub struct Numbers {
+    drawn: Vec<f32>,
+    at: usize,
+}
+
+impl Numbers {
+    pub fn new(seed: u64) -> Self {
+        // A prime, so that rows of no usual length repeat.
+        const DRAWN: usize = 1_048_573;
+        let mut rng = Rng::new(seed, 0);
+        Self { drawn: (0..DRAWN).map(|_| rng.normal()).collect(), at: 0 }
+    }
+
+    pub fn take(&mut self, n: usize, size: f32) -> Vec<f32> {
+        let from = self.at;
+        self.at = (self.at + n + 7919) % self.drawn.len();
+        (0..n).map(|i| size * self.drawn[(from + i) % self.drawn.len()]).collect()
+    }
+}
+
+/// An op whose inputs are drawn when it is its turn: all together would not fit.
+pub struct Planned {
+    pub op: Arc<dyn Op>,
+    inputs: Vec<Draw>,
+}
+
+type Draw = Box<dyn Fn(&mut Numbers) -> Input>;
+
+impl Planned {
+    pub fn draw(&self, numbers: &mut Numbers) -> Case {
+        let inputs = self.inputs.iter().map(|input| input(numbers)).collect();
+        Case { op: self.op.clone(), inputs, ulps: 0.0 }
+    }
+}
+
+/// The ops of a network of these sizes.
+pub fn cases(sizes: &Sizes) -> Vec<Planned> {
+    let &Sizes { batch: b, tokens: s, hidden: h, intermediate: i, heads, vocabulary: v } = sizes;
+    let rows = b * s;
+    let real = |shape: &[usize], size: f32, role: Role| {
+        let shape = shape.to_vec();
+        move |n: &mut Numbers| Input { data: n.take(numel(&shape), size), shape: shape.clone(), role }
+    };
+    let activation = |shape: &[usize]| real(shape, 1.0, Role::Activation);
+    let weight = |shape: &[usize]| real(shape, 0.05, Role::Parameter);
+    let index = |shape: &[usize], below: usize| {
+        let shape = shape.to_vec();
+        move |n: &mut Numbers| {
+            let draw = |v: f32| f32::from_bits((v.abs() * 1e6) as u32 % below as u32);
+            let data = n.take(numel(&shape), 1.0).into_iter().map(draw).collect();
+            Input { data, shape: shape.clone(), role: Role::Index }
+        }
+    };
+    let ones = |shape: &[usize], role: Role, one: f32| {
+        let shape = shape.to_vec();
+        move |_: &mut Numbers| Input { data: vec![one; numel(&shape)], shape: shape.clone(), role }
+    };
+    let mut all: Vec<Planned> = Vec::new();
+    let mut put = |op: Arc<dyn Op>, inputs: Vec<Draw>| all.push(Planned { op, inputs });
+    let hidden = [b, s, h];
+
+    put(Arc::new(Embedding), vec![Box::new(index(&[b, s], v)), Box::new(weight(&[v, h]))]);
+    put(Arc::new(AddPosition), vec![Box::new(activation(&hidden)), Box::new(weight(&[s.max(512), h]))]);
+    let norm = || LayerNorm { eps: 1e-12 };
+    put(Arc::new(norm()), vec![Box::new(activation(&hidden)), Box::new(weight(&[h])), Box::new(weight(&[h]))]);
+    for (n, k) in [(h, h), (i, h), (h, i)] {
+        let x = activation(&[b, s, k]);
+        put(Arc::new(Linear), vec![Box::new(x), Box::new(weight(&[n, k])), Box::new(weight(&[n]))]);
+    }
+    let attended = ones(&[b, s], Role::Index, f32::from_bits(1));
+    let qkv = || -> Draw { Box::new(activation(&hidden)) };
+    put(Arc::new(Attention { heads }), vec![qkv(), qkv(), qkv(), Box::new(attended)]);
+    put(Arc::new(Activation::GeluErf), vec![Box::new(activation(&[b, s, i]))]);
+    put(Arc::new(Activation::Tanh), vec![Box::new(activation(&[b, h]))]);
+    put(Arc::new(Add), vec![Box::new(activation(&hidden)), Box::new(activation(&hidden))]);
+    put(Arc::new(SelectToken { index: 0 }), vec![Box::new(activation(&hidden))]);
+
+    // The losses of a masked language model: one token in eight.
+    let (masked, scores) = (rows.div_ceil(8), [rows.div_ceil(8), v]);
+    let weights = || ones(&[masked], Role::Constant, 1.0 / masked as f32);
+    let losses: [Arc<dyn Op>; 5] = [
+        Arc::new(SquaredError),
+        Arc::new(Distance::Kl),
+        Arc::new(Distance::Euclidean),
+        Arc::new(Distance::Hellinger),
+        Arc::new(Distance::Bhattacharyya),
+    ];
+    put(
+        Arc::new(CrossEntropy),
+        vec![Box::new(activation(&scores)), Box::new(index(&[masked], v)), Box::new(weights())],
+    );
+    for op in losses {
+        put(op, vec![Box::new(activation(&scores)), Box::new(activation(&scores)), Box::new(weights())]);
+    }
+    all
+}
