@@ -488,16 +488,16 @@ template <class T> FIPK_DEVICE void attention_delta(const DeltaArgs& p) {
 FIPK_KERNEL(attention_delta_f32, DeltaArgs, 256) { attention_delta<float>(p); }
 FIPK_KERNEL(attention_delta_bf16, DeltaArgs, 256) { attention_delta<bf16>(p); }
 
-// attention_<pass>_<width>_<dtype>. Two blocks fit a multiprocessor where their sums leave room.
-#define ATTENTION_OF(pass, Args, width, dtype, T)                                                              \
-    FIPK_KERNEL_BLOCKS(attention_##pass##_##width##_##dtype, Args, THREADS, (width) <= 64 ? 2 : 1) { \
-        attention_##pass<T, width>(p);                                                                     \
+// attention_<pass>_<width>_<dtype>. Two blocks fit a multiprocessor where the sums leave room for them.
+#define ATTENTION_OF(pass, Args, width, dtype, T, blocks)                                       \
+    FIPK_KERNEL_BLOCKS(attention_##pass##_##width##_##dtype, Args, THREADS, blocks) { \
+        attention_##pass<T, width>(p);                                                        \
     }
-#define ATTENTION(width, dtype, T)                           \
-    ATTENTION_OF(forward, ForwardArgs, width, dtype, T)  \
-    ATTENTION_OF(jvp, JvpArgs, width, dtype, T)          \
-    ATTENTION_OF(vjp_q, VjpArgs, width, dtype, T)        \
-    ATTENTION_OF(vjp_kv, VjpArgs, width, dtype, T)
+#define ATTENTION(width, dtype, T)                                                \
+    ATTENTION_OF(forward, ForwardArgs, width, dtype, T, 2)                    \
+    ATTENTION_OF(jvp, JvpArgs, width, dtype, T, width == 32 ? 2 : 1)          \
+    ATTENTION_OF(vjp_q, VjpArgs, width, dtype, T, width <= 64 ? 2 : 1)        \
+    ATTENTION_OF(vjp_kv, VjpArgs, width, dtype, T, width == 32 ? 2 : 1)
 ATTENTION(32, f32, float)
 ATTENTION(64, f32, float)
 ATTENTION(96, f32, float)

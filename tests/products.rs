@@ -115,7 +115,7 @@ fn check(device: &Rc<dyn Device>, p: &Product) {
             }
             let rounding = if c == Dtype::Bf16 { want.abs() / 256.0 } else { 0.0 };
             let error = (f64::from(*got) - want).abs();
-            let tolerance = 2.0 * f64::from(f32::EPSILON) * size + rounding;
+            let tolerance = 4.0 * f64::from(f32::EPSILON) * size + rounding;
             assert!(error <= tolerance, "{name}: {p:?} at ({i}, {j}): {got}, want {want}");
         }
     }
@@ -279,14 +279,15 @@ fn attention_of_every_head_width() {
 #[test]
 fn attention_over_awkward_lengths_and_masks() {
     let m = &mut Make(Rng::new(4, 0));
-    for (seed, (batch, seq, heads)) in [(1, 1, 1), (3, 31, 2), (2, 65, 1), (3, 131, 1)].into_iter().enumerate() {
+    for (seed, size) in [(1, 1, 1, 1), (3, 31, 2, 12), (2, 65, 1, 12), (3, 131, 1, 12)].into_iter().enumerate() {
+        let seq = size.1;
         // A sample whose first tile of keys is padding, one with a single key, one with none.
         let on = |sample: usize, key: usize| match sample {
             0 => key >= seq.min(70) - 1,
             1 => key == seq / 2,
             _ => false,
         };
-        let wrong = failures(&device(seed as u64), &attention(m, (batch, seq, heads, 12), on));
+        let wrong = failures(&device(seed as u64), &attention(m, size, on));
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }
