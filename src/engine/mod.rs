@@ -6,15 +6,16 @@ use std::ops::Range;
 
 mod arenas;
 mod bind;
+mod constants;
 pub mod cuda;
 mod host;
 mod select;
 mod update;
-// pub use cuda::Cuda;
+pub use cuda::Cuda;
 pub use crate::gpu::Dtype;
 pub use arenas::Arenas;
 pub use host::Host;
-pub use select::{Census, Criterion, Pattern, Score, Selected};
+pub use select::{Census, Counted, Criterion, Pattern, Score, Selected};
 pub use update::{Clip, Optimizer, Pull, Stepped, Update, Updated};
 
 /// A vector of weight space that an engine holds, in its layout.

@@ -194,11 +194,15 @@ proptest! {
         let cut = (at(low.min(high)), at(low.max(high)));
         for bracket in [(0, u32::MAX), cut, (kth, kth), (kth + 1, u32::MAX), (0, kth.saturating_sub(1)), (5, 4)] {
             let census = take_census(&mut host, w, bracket);
-            prop_assert_eq!(census.below, sorted.iter().filter(|&&b| b < bracket.0).count());
-            let inside = sorted.iter().copied().filter(|&b| bracket.0 <= b && b <= bracket.1).collect::<Vec<_>>();
-            let mut counted = census.inside.clone();
-            counted.sort_unstable();
-            prop_assert_eq!(counted, inside);
+            // One that is kept on a device is judged by its choice alone.
+            if let Census::Counted(census) = &census {
+                prop_assert_eq!(census.bracket, bracket);
+                prop_assert_eq!(census.below, sorted.iter().filter(|&&b| b < bracket.0).count());
+                let inside = sorted.iter().copied().filter(|&b| bracket.0 <= b && b <= bracket.1).collect::<Vec<_>>();
+                let mut counted = census.inside.clone();
+                counted.sort_unstable();
+                prop_assert_eq!(counted, inside);
+            }
             prop_assert_eq!(host.select(w, &how, Some(census), with).unwrap(), expected);
             prop_assert_eq!(bits(&host, with), bits(&host, without));
         }
@@ -212,9 +216,7 @@ fn take_census(host: &mut Subject, w: Vector, bracket: (u32, u32)) -> Census {
     let (mask, v, pull) = (None, None, Pull::None);
     let census = Some(bracket);
     let step = Update { optimizer, step: 1, learning_rate: 0.0, gradient_scale: 1.0, w, g, m, v, mask, pull, census };
-    let census = host.update(&step).unwrap().census.unwrap();
-    assert_eq!(census.bracket, bracket);
-    census
+    host.update(&step).unwrap().census.unwrap()
 }
 
 #[test]

@@ -56,22 +56,19 @@ impl Cuda {
     fn make_room(&mut self) -> Result<()> {
         let most = |of: fn(&Storage) -> usize| self.programs.iter().map(|p| of(&p.storage)).max().unwrap_or(0);
         let sizes = [most(Storage::activations), most(Storage::inputs), most(Storage::scratch)];
-        for (arena, bytes) in [&mut self.work, &mut self.outside, &mut self.scratch].into_iter().zip(sizes) {
-            match arena.fit(&self.device, bytes) {
-                Ok(false) => {}
-                // What was recorded has the old addresses.
-                Ok(true) => self.recordings.clear(),
-                Err(error) => return Err(self.no_room(error, sizes.iter().sum())),
-            }
+        let arenas = [&mut self.work, &mut self.outside, &mut self.scratch];
+        let fits = arenas.into_iter().zip(sizes).try_fold(false, |moved, (a, n)| Ok(a.fit(&self.device, n)? || moved));
+        if fits.as_ref().map_or(true, |&moved| moved) {
+            // What was recorded has the old addresses.
+            self.recordings.clear();
         }
-        Ok(())
+        fits.map(drop).map_err(|error| self.no_room(error, sizes.iter().sum()))
     }
 
     /// Lets go of all arenas, so that an error tells what is free for all three together.
     fn no_room(&mut self, error: Error, wanted: usize) -> Error {
         let Error::Memory { place, hint, .. } = error else { return error };
         [&mut self.work, &mut self.outside, &mut self.scratch].into_iter().for_each(Arena::clear);
-        self.recordings.clear();
         match self.device.memory() {
             Ok((free, _)) => Error::Memory { place, wanted, free, hint },
             Err(other) => other,
