@@ -4,11 +4,13 @@ use crate::graph::Program;
 use crate::params::Layout;
 use std::ops::Range;
 
+mod constants;
+pub mod cuda;
 mod host;
 mod select;
 mod update;
 pub use host::Host;
-pub use select::{Census, Criterion, Pattern, Score, Selected};
+pub use select::{Census, Counted, Criterion, Pattern, Score, Selected};
 pub use update::{Optimizer, Pull, Update, Updated};
 
 /// A vector of weight space that an engine holds, in its layout.
