@@ -162,8 +162,10 @@ impl Flat {
 
     /// With a workspace cut otherwise: results are the same.
     pub fn with(device: &Rc<dyn Device>, layout: &Layout, sizes: Sizes) -> Result<Self> {
-        if layout.len() / 32 > u32::MAX as usize || !sizes.tile.is_multiple_of(32) || !(32..=TILE).contains(&sizes.tile) {
-            let what = format!("{} floats in tiles of {}; wanted a multiple of 32 up to {TILE}", layout.len(), sizes.tile);
+        if layout.len() / 32 > u32::MAX as usize || !sizes.tile.is_multiple_of(32) || !(32..=TILE).contains(&sizes.tile)
+        {
+            let what =
+                format!("{} floats in tiles of {}; wanted a multiple of 32 up to {TILE}", layout.len(), sizes.tile);
             return Err(Error::Graph { op: "flat", place: "layout".into(), what });
         }
         let (mut tiles, mut first, mut prunable) = (Vec::new(), Vec::new(), 0);

@@ -326,7 +326,8 @@ impl Flat {
             let (height, width) = s.matrix();
             let (cols, k) = n_of_m.map_or_else(|| (width, how.count(width)), |(n, m)| (m, how.count(m - n)));
             let long = if cols > WARP { height as u64 } else { 0 };
-            let plane = Plane { at: s.at as u64, first: rows, rows: long, cols: cols as u64, k: k as u64, ..Plane::default() };
+            let plane =
+                Plane { at: s.at as u64, first: rows, rows: long, cols: cols as u64, k: k as u64, ..Plane::default() };
             rows += long;
             plane
         };

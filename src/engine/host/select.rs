@@ -1,11 +1,11 @@
 //! The exact choice of what is pruned, on the host: ties by index, the same bits on every device.
 use super::{BLOCK, dot, split};
+use crate::Result;
 use crate::engine::select::{Score, magnitude_bits};
 use crate::engine::{Census, Counted, Criterion, Pattern, Selected};
 use crate::ops::simd;
 use crate::params::{Layout, Role, Span};
 use crate::rng::philox;
-use crate::Result;
 use rayon::prelude::*;
 use std::ops::Range;
 

@@ -114,7 +114,12 @@ fn block(
             out
         };
         let (mut lw, lg, mut lm, mut lv) = (pad(w_end), pad(g_end), pad(m_end), pad(v_end));
-        word(rule, c, bits.next().unwrap_or(0), &mut lw, &lg, &mut lm, &mut lv, &mut sums);
+        let mut tail = [[0.0f32; LANES]; 2];
+        word(rule, c, bits.next().unwrap_or(0), &mut lw, &lg, &mut lm, &mut lv, &mut tail);
+        // Behind the end stands 0 / 0 where epsilon is 0.
+        for (sums, tail) in sums.iter_mut().zip(tail) {
+            sums[..n].iter_mut().zip(tail).for_each(|(s, t)| *s += t);
+        }
         w_end.copy_from_slice(&lw[..n]);
         m_end.copy_from_slice(&lm[..n]);
         v_end.copy_from_slice(&lv[..n]);
