@@ -1,7 +1,7 @@
 //! What a run takes of a device's memory, from its programs, before it starts.
 use super::objective;
 use super::recipe::{Method, Objective, Recipe};
-use crate::engine::{Arenas, Dtype};
+use crate::engine::{Arenas, Dtype, workspace};
 use crate::graph::{Mode, Program, Wrt};
 use crate::models::Network;
 use crate::params::{Layout, Role};
@@ -60,6 +60,7 @@ impl Needs<'_> {
                 ("moments", moments * vector),
                 ("bf16 shadows", read * shadow),
                 ("mask", mask),
+                ("workspace", if self.dtype.is_some() { workspace(self.layout) } else { 0 }),
                 ("activations", arenas.activations),
                 ("inputs", arenas.inputs),
                 ("scratch", arenas.scratch),

@@ -78,8 +78,6 @@ pub struct Cuda {
     work: Arena,
     outside: Arena,
     scratch: Arena,
-    /// Marks of one number, as a step read them.
-    marks: Memory,
     flat: Flat,
     recordings: HashMap<step::Key, Recorded>,
     last: Option<Last>,
@@ -94,7 +92,6 @@ impl Cuda {
     pub fn new(device: Rc<dyn Device>, layout: Layout, dtype: Dtype) -> Result<Self> {
         Ok(Self {
             flat: Flat::new(&device, &layout).map_err(|e| named(e, "workspace"))?,
-            marks: Memory::new(&device, 4 * step::MARKS)?,
             device,
             dtype,
             layout,

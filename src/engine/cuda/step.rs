@@ -1,7 +1,7 @@
 //! A whole step as one recorded unit: the program, the norm of its gradient, clipping and the fused update. What differs
 //! from step to step lies in memory, so the same launches are replayed (docs/decisions/0010).
 use super::run::Target;
-use super::update::{At, Knobs};
+use super::update::{At, Knobs, MARKS};
 use super::{Cuda, Last, Stored};
 use crate::engine::{Bindings, Clip, Optimizer, Stepped, Update, Updated, Vector};
 use crate::gpu::{Dtype, Ptr};
@@ -18,9 +18,6 @@ pub(super) struct Key {
     vectors: [Option<usize>; 5],
     shadowed: bool,
 }
-
-/// Marks of one number that a step reads along; a program with more is asked for the rest.
-pub(super) const MARKS: usize = 16;
 
 impl Cuda {
     pub(super) fn fused(&mut self, u: &Update) -> Result<Updated> {
@@ -50,7 +47,7 @@ impl Cuda {
                     this.flat.queue_update(&u.optimizer, &at)?;
                     let work = this.work.at();
                     let mark = |(nth, &(_, from)): (usize, &(Id, usize))| {
-                        this.device.copy(this.marks.at().offset(4 * nth), work.offset(from), 4)
+                        this.device.copy(this.flat.mark(nth), work.offset(from), 4)
                     };
                     marks.iter().enumerate().try_for_each(mark)
                 })?;
@@ -60,11 +57,7 @@ impl Cuda {
         };
         self.device.replay(recorded)?;
         self.moved(u);
-        let (updated, squares) = self.flat.read_updated()?;
-        let mut values = vec![0.0f32; marks.len()];
-        if !marks.is_empty() {
-            self.device.download(self.marks.at(), bytemuck::cast_slice_mut(&mut values))?;
-        }
+        let (updated, squares, values) = self.flat.read_step(marks.len())?;
         let scalars = marks.iter().map(|m| m.0).zip(values).collect();
         self.last = Some(Last { program, scalars });
         Ok(Stepped { updated, gradient_norm: clip.of(squares).0 })
@@ -103,7 +96,8 @@ impl Cuda {
     }
 }
 
-/// The marks of one number, with their offsets among the activations.
+/// The marks of one number, with their offsets among the activations: what a step reads along. Of very many, the rest is
+/// fetched.
 fn marks(p: &Stored) -> Vec<(Id, usize)> {
     let mut all: Vec<(Id, usize)> = Vec::new();
     for &(_, id) in &p.program.fetches {
