@@ -13,6 +13,7 @@
 #include "emulator/collectives.h"
 #include "emulator/numbers.h"
 #include "emulator/bf16.h"
+#include "emulator/ptx.h"
 
 // As fipk.cuh describes them. All threads of a launch read the one copy of their arguments, which none may write.
 #define FIPK_KERNEL(name, Args, threads)                                                                        \

@@ -1,13 +1,15 @@
 //! Devices that run kernels: a CUDA device through its driver, or the emulator in tests. One trait, at the height of
 //! memory and launches, so that everything above it runs on either.
-use crate::Result;
+use crate::{Error, Result};
 use std::fmt::Debug;
 use std::rc::Rc;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod launch;
+mod tensor_map;
 pub use launch::{Args, Launch, Queue};
+pub use tensor_map::{Plane, TensorMap};
 
 /// An address in a device's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -87,6 +89,15 @@ pub trait Device: Debug {
     fn launch(&self, launch: &Launch) -> Result<()>;
 
     fn synchronize(&self) -> Result<()>;
+
+    /// What kernels hand to TMA to copy boxes of `plane`.
+    ///
+    /// # Errors
+    /// A plane that the hardware cannot copy; a device without TMA.
+    fn tensor_map(&self, plane: &Plane) -> Result<TensorMap> {
+        plane.check()?;
+        Err(Error::unsupported(self.describe(), "a tensor map", "TMA needs compute capability 9.0"))
+    }
 
     /// Record what `body` queues (launches, copies, fills; no allocation, no download) instead of running it.
     fn record(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Recorded>;
