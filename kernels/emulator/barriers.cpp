@@ -1,4 +1,5 @@
 // Where threads meet: the block's barrier, named barriers, and collectives of a warp.
+#include "async.h"
 #include "clocks.h"
 #include "engine.h"
 
@@ -15,6 +16,14 @@ struct Named {
 };
 Named named[16];
 
+// What a warpgroup is doing together.
+struct Group {
+    const Site* site = nullptr;
+    int arrived = 0;
+    void* args[128];
+};
+Group groups[THREADS / 128];
+
 void release_block() {
     engine.barriers++;
     engine.at_barrier = 0;
@@ -28,8 +37,6 @@ void release_block() {
     }
 }
 
-unsigned mask_of_warp(int) { return 0xffffffffu; } // blocks are whole warps
-
 } // namespace
 
 void reset_barriers() {
@@ -40,6 +47,7 @@ void reset_barriers() {
     engine.meetings.resize(WARPS);
     for (auto& m : engine.meetings) m.clear();
     for (Named& n : named) n = Named();
+    for (Group& g : groups) g = Group();
 }
 
 void exit_barriers(int thread) {
@@ -111,7 +119,7 @@ void named_barrier(const Site* site, int id, int threads, bool wait) {
     }
     if (++n.arrived == threads) {
         for (int w = 0; w < WARPS; w++) {
-            if (!n.lanes[w] || n.lanes[w] == mask_of_warp(w)) continue;
+            if (!n.lanes[w] || n.lanes[w] == 0xffffffffu) continue;
             fail("%s at %s:%d: barrier %d completes with lanes %08x of warp %d alone", site->what, file, line, id,
                  n.lanes[w], w);
         }
@@ -165,6 +173,28 @@ void warp_collective(const Collective& what, unsigned mask, void* args) {
         if (what.orders) order_warp(warp, mask);
         meetings.erase(meetings.begin() + (meeting - meetings.data()));
         for (unsigned m = mask; m; m &= m - 1) make_ready(warp * 32 + __builtin_ctz(m));
+    }
+    run_others();
+}
+
+void warpgroup_collective(const Site* site, void (*op)(void**), void* args) {
+    engine.idle_rounds = 0;
+    int me = engine.running, first = me & ~127;
+    if (first + 128 > engine.threads) {
+        fail("%s at %s:%d needs a warpgroup, 128 threads", site->what, site->file, site->line);
+    }
+    Group& g = groups[me / 128];
+    if (g.arrived && !same_site(g.site, site)) {
+        fail("warpgroup divergence: %s at %s:%d while others wait in %s at %s:%d", site->what, site->file, site->line,
+             g.site->what, g.site->file, g.site->line);
+    }
+    g.site = site;
+    g.args[me - first] = args;
+    wait_as(State::IN_GROUP, site);
+    if (++g.arrived == 128) {
+        op(g.args);
+        g.arrived = 0;
+        for (int t = first; t < first + 128; t++) make_ready(t);
     }
     run_others();
 }

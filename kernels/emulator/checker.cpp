@@ -48,16 +48,20 @@ const char* word(Access a) {
         case Access::READ: return "read";
         case Access::WRITE: return "write";
         case Access::ATOMIC: return "atomic";
-        default: return "asynchronous copy";
+        case Access::COPY: return "asynchronous copy";
+        default: return "asynchronous read";
     }
 }
 
-std::string at_line(const void* pc) { return pc ? " at " + source_line(pc) : std::string(); }
+std::string at_line(By by) {
+    if (!by.site) return " at " + source_line(by.pc);
+    return std::string(" by ") + by.site->what + " at " + by.site->file + ":" + std::to_string(by.site->line);
+}
 
 bool in_image(const char* p) { return p >= __executable_start && p < _end; }
 
-[[noreturn]] void out_of_bounds(const char* p, size_t n, Access how, const void* pc) {
-    std::string line = at_line(pc);
+[[noreturn]] void out_of_bounds(const char* p, size_t n, Access how, By by) {
+    std::string line = at_line(by);
     if (p >= engine.stacks && p < engine.stacks + STACK * THREADS) {
         fail("%s of %zu bytes in another thread's local memory%s", word(how), n, line.c_str());
     }
@@ -88,16 +92,16 @@ struct Checked {
     const Range& range;
     const char* at; // the byte
     Access how;
-    const void* pc;
+    By by;
     int thread;
-    bool writes() const { return how != Access::READ; }
+    bool writes() const { return how != Access::READ && how != Access::PEEK; }
     bool shared() const { return range.kind == Range::SHARED; }
 
     [[noreturn]] void race(const char* other_kind, int other, bool other_block) const {
         char who[64];
         snprintf(who, sizeof who, "%sthread %d", other_block ? "another block's " : "", other);
         fail("race: %s of %s%s is not ordered after the %s by %s", word(how), name_of(range, at).c_str(),
-             at_line(pc).c_str(), other_kind, who);
+             at_line(by).c_str(), other_kind, who);
     }
 };
 
@@ -130,16 +134,27 @@ void check_byte(const Checked& c, Shadow& s) {
     uint32_t now = epoch(), start = block_epochs.back();
     bool written_here = s.write_epoch >= start, read_here = s.read_epoch >= start;
     if (c.shared() && c.at < c.range.end_of_static && !(s.is & IN_ARRAY)) {
-        fail("out of bounds: %s beyond %s%s", word(c.how), name_of(c.range, c.at).c_str(), at_line(c.pc).c_str());
+        fail("out of bounds: %s beyond %s%s", word(c.how), name_of(c.range, c.at).c_str(), at_line(c.by).c_str());
     }
     if (s.is & IN_FLIGHT && written_here) {
         fail("%s of %s%s while an asynchronous copy to it is in flight, which thread %d issued", word(c.how),
-             name_of(c.range, c.at).c_str(), at_line(c.pc).c_str(), s.writer);
+             name_of(c.range, c.at).c_str(), at_line(c.by).c_str(), s.writer);
+    }
+    if (s.is & IN_USE && c.writes() && c.shared()) {
+        fail("%s of %s%s while something asynchronous that reads it has not been waited for", word(c.how),
+             name_of(c.range, c.at).c_str(), at_line(c.by).c_str());
     }
     if (!c.writes() && c.shared() && !(s.is & WRITTEN && written_here)) {
-        fail("uninitialised: read of %s%s", name_of(c.range, c.at).c_str(), at_line(c.pc).c_str());
+        fail("uninitialised: read of %s%s", name_of(c.range, c.at).c_str(), at_line(c.by).c_str());
     }
     check_write_before(c, s, written_here, now);
+    if (c.how == Access::PEEK) {
+        if (!(s.is & BY_COPY) && s.fences == proxy_fences(s.writer)) {
+            fail("%s of %s%s, which thread %d wrote and has not executed fence_proxy_async since", word(c.how),
+                 name_of(c.range, c.at).c_str(), at_line(c.by).c_str(), s.writer);
+        }
+        return;
+    }
     uint16_t thread = static_cast<uint16_t>(c.thread);
     if (c.writes()) {
         check_reads_before(c, s, read_here, now);
@@ -190,7 +205,7 @@ Range* find_range(const char* p) {
     return last_buffer;
 }
 
-void check(const char* p, size_t n, Access how, const void* pc, int thread) {
+void check(const char* p, size_t n, Access how, By by, int thread) {
     Range* range = find_range(p);
     if (!range) {
         const char* own = stack_of(thread);
@@ -198,24 +213,24 @@ void check(const char* p, size_t n, Access how, const void* pc, int thread) {
         const char* args = static_cast<const char*>(engine.args);
         bool readable = in_image(p) || (p >= args && p + n <= args + engine.args_bytes);
         if (readable && how == Access::READ) return;
-        if (readable) fail("write to constant memory%s", at_line(pc).c_str());
-        out_of_bounds(p, n, how, pc);
+        if (readable) fail("write to constant memory%s", at_line(by).c_str());
+        out_of_bounds(p, n, how, by);
     }
     if (p + n > range->high) {
         fail("out of bounds: %s of %zu bytes reaches past the end of %s%s", word(how), n, name_of(*range, p).c_str(),
-             at_line(pc).c_str());
+             at_line(by).c_str());
     }
     if (!range->shadow) return;
-    Checked c{*range, p, how, pc, thread};
+    Checked c{*range, p, how, by, thread};
     for (; c.at < p + n; c.at++) check_byte(c, range->shadow[c.at - range->low]);
 }
 
-void mark_flight(const char* at, size_t bytes, bool on) {
+void mark(const char* at, size_t bytes, uint8_t flag, bool on) {
     Range* range = find_range(at);
     if (!range || !range->shadow) return;
+    Shadow* shadow = range->shadow + (at - range->low);
     for (size_t i = 0; i < bytes; i++) {
-        uint8_t& is = range->shadow[at - range->low + static_cast<ptrdiff_t>(i)].is;
-        is = static_cast<uint8_t>(on ? is | IN_FLIGHT : is & ~IN_FLIGHT);
+        shadow[i].is = static_cast<uint8_t>(on ? shadow[i].is | flag : shadow[i].is & ~flag);
     }
 }
 
@@ -242,7 +257,7 @@ void fence() {
 void atomic(const void* at, size_t bytes) {
     if (!engine.options.checked || engine.running < 0) return;
     const char* p = static_cast<const char*>(at);
-    check(p, bytes, Access::ATOMIC, __builtin_return_address(0), engine.running);
+    check(p, bytes, Access::ATOMIC, {__builtin_return_address(0), nullptr}, engine.running);
     Range* range = find_range(p);
     if (!range || range->kind != Range::GLOBAL) return;
     std::vector<bool>& blocks = published[p];
@@ -257,10 +272,8 @@ void atomic(const void* at, size_t bytes) {
     }
 }
 
-void access(const void* at, size_t bytes, bool write) {
-    if (!engine.options.checked) return;
-    check(static_cast<const char*>(at), bytes, write ? Access::WRITE : Access::READ, __builtin_return_address(0),
-          engine.running);
+void access_at(const Site* site, const void* at, size_t bytes, Access how) {
+    if (engine.options.checked) check(static_cast<const char*>(at), bytes, how, {nullptr, site}, engine.running);
 }
 
 void undefined_lane(int lane, unsigned mask) {

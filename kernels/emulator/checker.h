@@ -25,6 +25,7 @@ enum : uint8_t {
     IN_ARRAY = 16,    // of static shared memory: inside of an array, not a red zone
     IN_FLIGHT = 32,   // an asynchronous copy to it has been issued and has not landed
     BY_COPY = 64,     // written by an asynchronous copy of the async proxy
+    IN_USE = 128,     // something asynchronous has been issued that reads it, and has not been waited for
 };
 
 struct Range {
@@ -46,12 +47,22 @@ extern std::map<const char*, Range> buffers;
 Shadow* new_shadow(size_t bytes);
 void free_shadow(Shadow*, size_t bytes);
 
-enum class Access { READ, WRITE, ATOMIC, COPY };
-// Check an access of `thread`, and remember it. `pc`: in the kernel, nullptr where a wrapper does it.
-void check(const char* at, size_t bytes, Access, const void* pc, int thread);
+struct Site;
 
-// Copies in flight: nobody may touch these bytes until they have landed.
-void mark_flight(const char* at, size_t bytes, bool on);
+// COPY: by the async proxy. PEEK: a read by the async proxy, which is checked and not remembered.
+enum class Access { READ, WRITE, ATOMIC, COPY, PEEK };
+// What in the kernel does it: a place in the code, or a call of a wrapper.
+struct By {
+    const void* pc;
+    const Site* site;
+};
+// Check an access of `thread`, and remember it.
+void check(const char* at, size_t bytes, Access, By, int thread);
+// One that a wrapper makes for the running thread.
+void access_at(const Site*, const void* at, size_t bytes, Access);
+
+// Set or clear IN_FLIGHT or IN_USE.
+void mark(const char* at, size_t bytes, uint8_t flag, bool on);
 
 void start_launch();
 void start_block();

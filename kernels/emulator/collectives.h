@@ -6,7 +6,7 @@
 #define __syncthreads_count(p) ::simt::sync_block_vote(SIMT_SITE("__syncthreads_count"), p, ::simt::COUNT)
 #define __syncthreads_and(p) ::simt::sync_block_vote(SIMT_SITE("__syncthreads_and"), p, ::simt::AND)
 #define __syncthreads_or(p) ::simt::sync_block_vote(SIMT_SITE("__syncthreads_or"), p, ::simt::OR)
-#define __syncwarp(...) ::simt::sync_warp(SIMT_SITE("__syncwarp"), ##__VA_ARGS__)
+#define __syncwarp ::simt::SyncWarp{SIMT_SITE("__syncwarp")}
 #define __activemask() ::simt::active_lanes()
 #define __shfl_sync(mask, ...) ::simt::shuffle<::simt::INDEX>(SIMT_SITE("__shfl_sync"), mask, __VA_ARGS__)
 #define __shfl_up_sync(mask, ...) ::simt::shuffle<::simt::UP>(SIMT_SITE("__shfl_up_sync"), mask, __VA_ARGS__)
@@ -33,10 +33,12 @@
 
 namespace simt {
 
-SIMT_FN void sync_warp(const Site* site, unsigned mask = 0xffffffffu) {
-    char nothing = 0;
-    warp_collective({site, [](void**, unsigned, int) {}, 32, true, false}, mask, &nothing);
-}
+struct SyncWarp {
+    const Site* site;
+    SIMT_UNCHECKED void operator()(unsigned mask = 0xffffffffu) const {
+        warp_collective({site, [](void**, unsigned, int) {}, 32, true, false}, mask, nullptr);
+    }
+};
 
 enum Shuffle { INDEX, UP, DOWN, XOR };
 

@@ -88,7 +88,7 @@ int pick() {
 void fiber_main() {
     engine.kernel->run(engine.args);
     int me = engine.running;
-    land_own(me);
+    exit_async(me);
     engine.idle_rounds = 0;
     engine.fibers[me].state = State::EXITED;
     engine.live--;
@@ -121,6 +121,7 @@ void run_block(dim3 block, dim3 blocks, dim3 threads) {
     start_block();
     engine.running = -1;
     jump(pick());
+    end_async();
 }
 
 } // namespace

@@ -8,7 +8,7 @@ using simt::engine;
 namespace {
 inline void hook(const void* at, size_t bytes, Access how, const void* pc) {
     if (!engine.options.checked || engine.running < 0) return;
-    simt::check(static_cast<const char*>(at), bytes, how, pc, engine.running);
+    simt::check(static_cast<const char*>(at), bytes, how, {pc, nullptr}, engine.running);
 }
 } // namespace
 

@@ -76,9 +76,9 @@ void named_barrier(const Site*, int id, int threads, bool wait);
 // Lets other threads run; a loop that waits for them must call it.
 void poll(const Site*);
 
-void fence();                                             // __threadfence
-void atomic(const void* at, size_t bytes);                // an atomic access of the current thread
-void access(const void* at, size_t bytes, bool write);    // an access made by a wrapper in the kernel's name
+void fence(); // __threadfence
+// An atomic access of the running thread.
+void atomic(const void* at, size_t bytes);
 void undefined_lane(int lane, unsigned mask);
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -13,6 +13,7 @@
 #include "emulator/collectives.h"
 #include "emulator/numbers.h"
 #include "emulator/bf16.h"
+#include "emulator/ptx.h"
 
 // As fipk.cuh describes them. All threads of a launch read the one copy of their arguments, which none may write.
 #define FIPK_KERNEL(name, Args, threads)                                                                        \
@@ -20,6 +21,7 @@
     static const ::simt::Registration name##_registration(                                                      \
         #name, [](const void* args) SIMT_UNCHECKED { name(*static_cast<const Args*>(args)); }, sizeof(Args), threads); \
     static void name(const Args& p)
+#define FIPK_KERNEL_BLOCKS(name, Args, threads, blocks) FIPK_KERNEL(name, Args, threads)
 // Always inlined: the compiler does not instrument structs that are loaded to be passed by value.
 #define FIPK_DEVICE inline __attribute__((always_inline))
 // A static shared array lives in the engine's block of shared memory, between red zones.

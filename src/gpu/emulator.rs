@@ -1,6 +1,6 @@
 //! The emulator as a device: the kernels of kernels/*.cu compiled as C++, one fiber a CUDA thread, with every access to
 //! memory checked. docs/emulator.md says what it sees.
-use super::{Device, Launch, Ptr, Recorded};
+use super::{Device, Launch, Plane, Ptr, Recorded, TensorMap};
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,9 @@ struct AlignedArgs([u8; MOST_ARGS]);
 
 /// What CUDA allows.
 const MOST_ARGS: usize = 4096;
+
+/// What the words of a tensor map start with: `MAGIC` in kernels/emulator/copies.cpp.
+const MAP: u64 = 0x4649_5f4d_4150;
 
 /// Something queued.
 #[derive(Clone, Debug)]
@@ -330,6 +333,18 @@ impl Device for Emulator {
     }
     fn synchronize(&self) -> Result<()> {
         Ok(())
+    }
+    fn tensor_map(&self, plane: &Plane) -> Result<TensorMap> {
+        plane.check()?;
+        let Plane { at, rows, columns, pitch, box_rows, box_columns } = *plane;
+        self.host(at, 2 * ((rows - 1) * pitch + columns), "maps")?;
+        // As `Map` in kernels/emulator/copies.cpp.
+        let mut words = [0; 16];
+        let swizzled = 1;
+        let numbers = [columns, rows, 2 * pitch, box_columns, box_rows, swizzled];
+        words[..2].copy_from_slice(&[MAP, at.0]);
+        words[2..8].copy_from_slice(&numbers.map(|n| n as u64));
+        Ok(TensorMap(words))
     }
     fn record(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Recorded> {
         if self.recording.borrow_mut().replace(Vec::new()).is_some() {

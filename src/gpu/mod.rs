@@ -1,13 +1,19 @@
 //! Devices that run kernels: a CUDA device through its driver, or the emulator in tests. One trait, at the height of
 //! memory and launches, so that everything above it runs on either.
-use crate::Result;
+use crate::{Error, Result};
 use std::fmt::Debug;
 use std::rc::Rc;
 
+pub mod cublaslt;
+pub mod discover;
+pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod images;
 mod launch;
+mod tensor_map;
 pub use launch::{Args, Launch, Queue};
+pub use tensor_map::{Plane, TensorMap};
 
 /// An address in a device's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -88,6 +94,15 @@ pub trait Device: Debug {
 
     fn synchronize(&self) -> Result<()>;
 
+    /// What kernels hand to TMA to copy boxes of `plane`.
+    ///
+    /// # Errors
+    /// A plane that the hardware cannot copy; a device without TMA.
+    fn tensor_map(&self, plane: &Plane) -> Result<TensorMap> {
+        plane.check()?;
+        Err(Error::unsupported(self.describe(), "a tensor map", "TMA needs compute capability 9.0"))
+    }
+
     /// Record what `body` queues (launches, copies, fills; no allocation, no download) instead of running it.
     fn record(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Recorded>;
 
@@ -96,6 +111,49 @@ pub trait Device: Debug {
 
     /// Seconds that the device takes for what `body` queues, by its own clock.
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+}
+
+/// The CUDA device that `--device` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The first that this build has kernels for.
+    Auto,
+    /// The one of that number, and no other.
+    Cuda(u32),
+}
+
+/// The CUDA devices of this machine that this build has kernels for; none where anything is amiss, which
+/// [`discover::devices`] tells.
+pub fn usable() -> Vec<discover::Found> {
+    if images::nvcc_release().is_none() {
+        return Vec::new();
+    }
+    let mut devices = discover::devices().unwrap_or_default();
+    devices.retain(|device| images::run_on(images::archs(), device.capability));
+    devices
+}
+
+/// `None` only for [`Which::Auto`], where the host has to do.
+///
+/// # Errors
+/// [`crate::Error::Device`]: why the device that was asked for cannot be used.
+pub fn open(which: Which) -> Result<Option<Rc<dyn Device>>> {
+    let ordinal = match which {
+        Which::Cuda(ordinal) => ordinal,
+        Which::Auto => match usable().first() {
+            Some(device) => device.ordinal,
+            None => return Ok(None),
+        },
+    };
+    match (driver::Driver::open(ordinal), which) {
+        (Ok(device), _) => Ok(Some(Rc::new(device))),
+        (Err(e), Which::Cuda(_)) => Err(e),
+        // A device was to be expected, so its absence is worth a line.
+        (Err(e), Which::Auto) => {
+            tracing::warn!("computing on the CPU: {e}");
+            Ok(None)
+        }
+    }
 }
 
 /// A piece of a device's memory; freed with it.

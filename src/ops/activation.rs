@@ -1,6 +1,8 @@
 //! Element-wise nonlinearities: GELU (erf and tanh forms), ReLU, tanh.
-use super::{CHUNK, Cost, Cotangent, Op, Pass, Reads, math, simd};
+use super::device::aligned;
+use super::{CHUNK, Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, math, simd};
 use crate::dual::Dual;
+use crate::gpu::{Args, Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
@@ -13,6 +15,32 @@ pub enum Activation {
     Relu,
     Tanh,
 }
+
+/// As `CurveArgs` in kernels/pointwise.cu.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct CurveArgs {
+    x: Ptr,
+    y: Ptr,
+    n: u64,
+    packs: u64,
+}
+impl Args for CurveArgs {}
+const _: () = assert!(size_of::<CurveArgs>() == 32);
+
+/// As `SlopeArgs` in kernels/pointwise.cu.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct SlopeArgs {
+    at: Ptr,
+    d: Ptr,
+    out: Ptr,
+    n: u64,
+    packs: u32,
+    add: u32,
+}
+impl Args for SlopeArgs {}
+const _: () = assert!(size_of::<SlopeArgs>() == 40);
 
 /// √(2/π) and the cubic coefficient of the tanh form (Hendrycks and Gimpel 2016).
 const C: f32 = 0.797_884_6;
@@ -135,6 +163,15 @@ impl Activation {
             Self::Tanh => scale::<Tanh>(y, d, out, add),
         }
     }
+
+    /// The same on a device.
+    fn slope(self, io: &DeviceIo, d: &DeviceTensor, out: &DeviceTensor, add: bool, queue: &Queue) -> crate::Result<()> {
+        let (n, dtype, name) = (out.numel(), out.dtype, self.name());
+        let at = if self == Self::Tanh { &io.y } else { &io.x[0] }.stored(dtype, name, "x")?;
+        let (d, out) = (d.stored(dtype, name, "dy")?, out.at);
+        let args = SlopeArgs { at, d, out, n: n as u64, packs: aligned(&[at, d, out]), add: add.into() };
+        queue.launch(&format!("{name}_slope_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
+    }
 }
 
 impl Op for Activation {
@@ -192,6 +229,24 @@ impl Op for Activation {
     fn vjp(&self, x: &[View], y: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
         if let Some(g) = &mut gx[0] {
             self.derivative(x[0].data, y, gy, g.data, g.add);
+        }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => {
+                let (y, n, dtype, name) = (io.y.at, io.y.numel(), io.y.dtype, self.name());
+                let x = io.x[0].stored(dtype, name, "x")?;
+                let args = CurveArgs { x, y, n: n as u64, packs: aligned(&[x, y]).into() };
+                queue.launch(&format!("{name}_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
+            }
+            Pass::Jvp => match &io.dx[0] {
+                Some(dx) => self.slope(io, dx, &io.dy()?, false, queue),
+                None => io.dy()?.zero(queue),
+            },
+            Pass::Vjp => match &io.gx[0] {
+                Some(g) => self.slope(io, &io.dy()?, &g.to, g.add, queue),
+                None => Ok(()),
+            },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! y = a + b, of one shape.
-use super::{CHUNK, Cost, Cotangent, DeviceIo, Op, Pass, Reads};
+use super::device::aligned;
+use super::{CHUNK, Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads};
 use crate::dual::Dual;
-use crate::gpu::{Args, Dtype, Ptr, Queue};
+use crate::gpu::{Args, Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
@@ -16,9 +17,10 @@ struct AddArgs {
     b: Ptr,
     y: Ptr,
     n: u64,
+    packs: u64,
 }
 impl Args for AddArgs {}
-const _: () = assert!(size_of::<AddArgs>() == 32);
+const _: () = assert!(size_of::<AddArgs>() == 40);
 
 /// y = a + b, in parallel.
 fn sum(a: &[f32], b: &[f32], y: &mut [f32]) {
@@ -68,27 +70,22 @@ impl Op for Add {
         }
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
-        let bytes = |n: usize, t: Dtype| n * t.bytes();
-        let add = |a: Ptr, b: Ptr, y: Ptr, n: usize, dtype: Dtype| {
-            let args = AddArgs { a, b, y, n: n as u64 };
-            queue.launch(&format!("add_forward_{}", dtype.suffix()), queue.blocks(n, 256 * 8), 256, 0, &args)
+        let add = |a: &DeviceTensor, b: &DeviceTensor, y: &DeviceTensor| {
+            let (n, dtype) = (y.numel(), y.dtype);
+            let (a, b) = (a.stored(dtype, "add", "a")?, b.stored(dtype, "add", "b")?);
+            let args = AddArgs { a, b, y: y.at, n: n as u64, packs: aligned(&[a, b, y.at]).into() };
+            queue.launch(&format!("add_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
         };
         match pass {
-            Pass::Forward => add(io.x[0].at, io.x[1].at, io.y.at, io.y.numel(), io.y.dtype),
-            Pass::Jvp => {
-                let (dy, n) = (io.dy()?, io.y.numel());
-                match (io.dx[0], io.dx[1]) {
-                    (Some(a), Some(b)) => add(a.at, b.at, dy.at, n, dy.dtype),
-                    (Some(d), None) | (None, Some(d)) => queue.device.copy(dy.at, d.at, bytes(n, dy.dtype)),
-                    (None, None) => queue.device.fill(dy.at, 0, bytes(n, dy.dtype).div_ceil(4)),
-                }
-            }
+            Pass::Forward => add(&io.x[0], &io.x[1], &io.y),
+            Pass::Jvp => match (&io.dx[0], &io.dx[1]) {
+                (Some(a), Some(b)) => add(a, b, &io.dy()?),
+                (Some(d), None) | (None, Some(d)) => io.dy()?.copy_from(d, queue),
+                (None, None) => io.dy()?.zero(queue),
+            },
             Pass::Vjp => {
-                let (gy, n) = (io.dy()?, io.y.numel());
-                io.gx.iter().flatten().try_for_each(|g| match g.add {
-                    true => add(g.to.at, gy.at, g.to.at, n, g.to.dtype),
-                    false => queue.device.copy(g.to.at, gy.at, bytes(n, gy.dtype)),
-                })
+                let gy = io.dy()?;
+                io.gx.iter().flatten().try_for_each(|g| g.receive(&gy, queue))
             }
         }
     }

@@ -1,8 +1,11 @@
 //! y = (x − mean)/√(var + eps) · w + b over the last axis.
-use super::{Cost, Cotangent, Op, Pass, Reads, math, rows_per_task, simd};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, math, rows_per_task, simd};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
+
+mod cuda;
 
 /// Inputs: x [.., n], w \[n\], b \[n\]. Saves (mean, r) a row, r = 1/√(var + eps) with the biased variance, as
 /// everywhere in the field. Below, x̂ = (x − mean) r.
@@ -198,6 +201,16 @@ impl Op for LayerNorm {
         }
         if let Some(g) = gb {
             combine(partial.iter().map(|p| &p[n..2 * n]), g);
+        }
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        if pass == Pass::Vjp { cuda::scratch(x[0]) } else { 0 }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => cuda::forward(self.eps, io, queue),
+            Pass::Jvp => cuda::jvp(io, queue),
+            Pass::Vjp => cuda::vjp(io, queue),
         }
     }
 }

@@ -22,6 +22,7 @@ mod position;
 mod row_loss;
 mod select_token;
 mod squared_error;
+mod sum_rows;
 pub use activation::Activation;
 pub use add::Add;
 pub use attention::Attention;
