@@ -21,6 +21,9 @@
 // A kernel's definition: its name, the struct it takes as `p`, and the threads of a block (the most it may have).
 #define FIPK_KERNEL(name, Args, threads) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Args p)
+// The same, its registers kept so few that `blocks` blocks fit a multiprocessor together.
+#define FIPK_KERNEL_BLOCKS(name, Args, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Args p)
 // A function of kernels.
 #define FIPK_DEVICE __device__ __forceinline__
 // An array in shared memory: FIPK_SHARED(float, tile, [16][17]). Names are unique within a file.

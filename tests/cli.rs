@@ -2,6 +2,8 @@
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "cli/devices.rs"]
+mod devices;
 #[path = "cli/errors.rs"]
 mod errors;
 #[path = "cli/help.rs"]

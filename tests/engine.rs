@@ -1,15 +1,16 @@
 //! The host engine: exact selection, the fused update, bit equality for any number of threads, bindings.
 //!
-//! Expected values come from `tests/goldens` (PyTorch, NumPy) or from plain loops written here.
-use fipk::engine::{Criterion, Engine, Host, Mask, Pattern, Score, Vector};
-use fipk::graph::{Kind, Param};
+//! Expected values come from `tests/goldens` (PyTorch, NumPy) or from plain loops written here. `tests/cuda_engine.rs`
+//! asks the same of the CUDA engine, but for the threads.
+use fipk::engine::{Criterion, Host, Mask, Pattern, Score, Vector};
+use fipk::graph::Kind;
 use fipk::params::{Layout, Role, Span};
 use fipk::rng::Rng;
-use safetensors::SafeTensors;
-use std::path::Path;
 
 #[path = "engine/bindings.rs"]
 mod bindings;
+#[path = "engine/common.rs"]
+mod common;
 #[path = "engine/select.rs"]
 mod select;
 #[path = "engine/threads.rs"]
@@ -17,106 +18,16 @@ mod threads;
 #[path = "engine/update.rs"]
 mod update;
 
-/// A file of `tests/goldens`, read whole.
-struct Golden(Vec<u8>);
+use common::*;
 
-impl Golden {
-    fn open(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
-        Self(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
-    }
-    fn bytes<const N: usize>(&self, name: &str) -> Vec<[u8; N]> {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(tensor.dtype().bitsize(), 8 * N, "{name} is {:?}", tensor.dtype());
-        tensor.data().as_chunks().0.to_vec()
-    }
-    fn f32(&self, name: &str) -> Vec<f32> {
-        self.bytes(name).into_iter().map(f32::from_le_bytes).collect()
-    }
-    fn f64(&self, name: &str) -> Vec<f64> {
-        self.bytes(name).into_iter().map(f64::from_le_bytes).collect()
-    }
-    fn u8(&self, name: &str) -> Vec<u8> {
-        self.bytes(name).into_iter().map(u8::from_le_bytes).collect()
-    }
+fn engine(layout: Layout) -> Subject {
+    Box::new(Host::new(layout))
 }
 
-/// A layout of parameters `p0`, `p1`, .. in this order.
-fn layout(params: &[(&[usize], Kind, Role)]) -> Layout {
-    let param = |(i, p): (usize, &(&[usize], Kind, Role))| Param {
-        name: format!("p{i}"),
-        shape: p.0.to_vec(),
-        kind: p.1,
-        aliases: vec![],
-    };
-    let roles: Vec<Role> = params.iter().map(|p| p.2).collect();
-    Layout::new(&params.iter().enumerate().map(param).collect::<Vec<_>>(), &roles)
+fn poisoned(layout: Layout) -> Subject {
+    Box::new(Host::new(layout).poisoned())
 }
 
-/// Prunable weights of these shapes.
-fn weights(shapes: &[Vec<usize>]) -> Layout {
-    let params: Vec<(&[usize], Kind, Role)> = shapes.iter().map(|s| (&s[..], Kind::Weight, Role::Prunable)).collect();
-    layout(&params)
-}
-
-/// A vector that holds `values`, span after span, with zeros in the padding.
-fn put(host: &mut Host, values: &[f32]) -> Vector {
-    let v = host.zeros().unwrap();
-    let spans: Vec<Span> = host.layout().spans().to_vec();
-    let mut rest = values;
-    for s in &spans {
-        host.write(v, s.at, &rest[..s.len]).unwrap();
-        rest = &rest[s.len..];
-    }
-    assert!(rest.is_empty(), "more values than parameters");
-    v
-}
-
-/// All of a vector, padding included.
-fn whole(host: &Host, v: Vector) -> Vec<f32> {
-    let mut all = vec![0.0; host.layout().len()];
-    host.read(v, 0, &mut all).unwrap();
-    all
-}
-
-/// Padding left out.
-fn dense(layout: &Layout, flat: &[f32]) -> Vec<f32> {
-    layout.spans().iter().flat_map(|s| flat[s.range()].iter().copied()).collect()
-}
-
-fn get(host: &Host, v: Vector) -> Vec<f32> {
-    dense(host.layout(), &whole(host, v))
-}
-
-/// Which of the prunable numbers a mask prunes, padding left out. A bit on padding fails.
-fn bits(host: &Host, mask: Mask) -> Vec<bool> {
-    let words = host.read_mask(mask).unwrap();
-    let bit = |i: usize| words[i / 32] >> (i % 32) & 1 == 1;
-    let pruned: Vec<bool> = host.layout().with_role(Role::Prunable).flat_map(|s| s.range().map(bit)).collect();
-    let all: u32 = words.iter().map(|w| w.count_ones()).sum();
-    assert_eq!(all as usize, pruned.iter().filter(|&&b| b).count(), "the mask prunes padding");
-    pruned
-}
-
-fn to_bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
-}
-
-fn magnitude(pattern: Pattern, sparsity: f64) -> Criterion {
-    Criterion { pattern, score: Score::Magnitude, sparsity }
-}
-
-fn normals(rng: &mut Rng, n: usize) -> Vec<f32> {
-    (0..n).map(|_| rng.normal()).collect()
-}
-
-fn pool(threads: usize) -> rayon::ThreadPool {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
-}
-
-/// |a − b| <= tol, and false for NaN.
-#[track_caller]
-fn close(a: f64, b: f64, tol: f64, what: &str) {
-    assert!((a - b).abs() <= tol, "{what}: {a} and {b} differ by {:e}, more than {tol:e}", (a - b).abs());
-}
+/// Cases of a property, and lengths of spans that are awkward for this engine: around its blocks.
+const CASES: u32 = 40;
+const AWKWARD: [usize; 9] = [1, 31, 32, 33, 1000, 16_383, 16_384, 16_385, 40_001];

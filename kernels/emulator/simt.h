@@ -21,6 +21,7 @@
     static const ::simt::Registration name##_registration(                                                      \
         #name, [](const void* args) SIMT_UNCHECKED { name(*static_cast<const Args*>(args)); }, sizeof(Args), threads); \
     static void name(const Args& p)
+#define FIPK_KERNEL_BLOCKS(name, Args, threads, blocks) FIPK_KERNEL(name, Args, threads)
 // Always inlined: the compiler does not instrument structs that are loaded to be passed by value.
 #define FIPK_DEVICE inline __attribute__((always_inline))
 // A static shared array lives in the engine's block of shared memory, between red zones.

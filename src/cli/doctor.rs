@@ -2,6 +2,7 @@
 use super::globals::Context;
 use super::output::facts;
 use crate::Result;
+use crate::gpu::{discover, images};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -12,18 +13,17 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   fipk doctor
-  fipk doctor --json")]
+  fipk doctor --json
+
+Environment:
+  CUDA_VISIBLE_DEVICES=N   the devices that CUDA shows, by number
+  FIPK_CUDA_SYNC=1         wait for every kernel, so that an error names the one that failed; slow")]
 pub struct Args {}
 
 pub fn run(_: &Args, context: &Context) -> Result<()> {
     let unknown = || "unknown".to_string();
     let cores = std::thread::available_parallelism().map_or_else(|_| unknown(), |n| n.to_string());
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    let gpu = match (driver_version(), libcuda()) {
-        (Some(version), _) => format!("driver {version} found; this build has no CUDA engine"),
-        (None, Some(path)) => format!("{} found; this build has no CUDA engine", path.display()),
-        (None, None) => "no driver found; this build has no CUDA engine".into(),
-    };
     let facts_of = [
         (
             "version",
@@ -34,7 +34,9 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
         ("instructions", instructions()),
         ("threads", format!("{} of {cores}", rayon::current_num_threads())),
         ("memory", memory().unwrap_or_else(unknown)),
-        ("gpu", gpu),
+        ("cuda kernels", kernels()),
+        ("cuda driver", driver()),
+        ("gpu", gpus()),
         ("features", if cfg!(feature = "parquet") { "parquet" } else { "none" }.into()),
         (
             "model cache",
@@ -85,21 +87,42 @@ fn memory() -> Option<String> {
     Some(format!("{:.1} GiB, {:.1} GiB available", gib("MemTotal")?, gib("MemAvailable")?))
 }
 
-fn driver_version() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-    text.split_whitespace()
-        .find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()))
-        .map(String::from)
+/// What this build carries.
+fn kernels() -> String {
+    match images::nvcc_release() {
+        Some(release) => {
+            format!("{} for {} by nvcc {release}", images::KERNELS.len(), images::archs())
+        }
+        None => "built without CUDA kernels".into(),
+    }
 }
 
-fn libcuda() -> Option<PathBuf> {
-    let usual =
-        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/cuda/compat"];
-    let set = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    std::env::split_paths(&set)
-        .chain(usual.iter().map(PathBuf::from))
-        .map(|d| d.join("libcuda.so.1"))
-        .find(|p| p.exists())
+/// The driver, and the module of it that the kernel of the system has, which tells apart what is missing.
+fn driver() -> String {
+    let module = std::fs::read_to_string("/proc/driver/nvidia/version").ok().and_then(|text| {
+        let version = |word: &&str| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit());
+        Some(format!("{}, ", text.split_whitespace().find(version)?))
+    });
+    let cuda = match discover::version() {
+        Ok(version) => format!("serves CUDA {}.{}", version / 1000, version % 1000 / 10),
+        Err(why) => format!("{} (hint: {})", why.what(), why.hint()),
+    };
+    module.unwrap_or_default() + &cuda
+}
+
+/// The devices; what is wrong with the driver, its own line says.
+fn gpus() -> String {
+    let carries = |device: &discover::Found| match images::nvcc_release() {
+        Some(_) if !images::run_on(images::archs(), device.capability) => {
+            format!("{device} (this build has no kernels for it)")
+        }
+        _ => device.to_string(),
+    };
+    match (discover::version(), discover::devices()) {
+        (Err(_), _) => "none".into(),
+        (Ok(_), Err(why)) => format!("{} (hint: {})", why.what(), why.hint()),
+        (Ok(_), Ok(devices)) => devices.iter().map(carries).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// Where Hugging Face models are looked for.

@@ -4,8 +4,12 @@ use crate::{Error, Result};
 use std::fmt::Debug;
 use std::rc::Rc;
 
+pub mod cublaslt;
+pub mod discover;
+pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod images;
 mod launch;
 mod tensor_map;
 pub use launch::{Args, Launch, Queue};
@@ -107,6 +111,49 @@ pub trait Device: Debug {
 
     /// Seconds that the device takes for what `body` queues, by its own clock.
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+}
+
+/// The CUDA device that `--device` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The first that this build has kernels for.
+    Auto,
+    /// The one of that number, and no other.
+    Cuda(u32),
+}
+
+/// The CUDA devices of this machine that this build has kernels for; none where anything is amiss, which
+/// [`discover::devices`] tells.
+pub fn usable() -> Vec<discover::Found> {
+    if images::nvcc_release().is_none() {
+        return Vec::new();
+    }
+    let mut devices = discover::devices().unwrap_or_default();
+    devices.retain(|device| images::run_on(images::archs(), device.capability));
+    devices
+}
+
+/// `None` only for [`Which::Auto`], where the host has to do.
+///
+/// # Errors
+/// [`crate::Error::Device`]: why the device that was asked for cannot be used.
+pub fn open(which: Which) -> Result<Option<Rc<dyn Device>>> {
+    let ordinal = match which {
+        Which::Cuda(ordinal) => ordinal,
+        Which::Auto => match usable().first() {
+            Some(device) => device.ordinal,
+            None => return Ok(None),
+        },
+    };
+    match (driver::Driver::open(ordinal), which) {
+        (Ok(device), _) => Ok(Some(Rc::new(device))),
+        (Err(e), Which::Cuda(_)) => Err(e),
+        // A device was to be expected, so its absence is worth a line.
+        (Err(e), Which::Auto) => {
+            tracing::warn!("computing on the CPU: {e}");
+            Ok(None)
+        }
+    }
 }
 
 /// A piece of a device's memory; freed with it.

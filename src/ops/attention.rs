@@ -4,11 +4,14 @@
 //! compute the probabilities anew, a block of queries at a time (as Dao et al. 2022 do on a GPU). A task is one
 //! head of one sample; keys after the last unmasked one are left out, which is exact.
 use super::gemm::{Strides, Threads, product};
-use super::{Cost, Cotangent, Op, Pass, Reads, math, simd};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, math, simd};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Element, Shape, View};
 use rayon::prelude::*;
 use std::cell::RefCell;
+
+mod cuda;
 
 /// Inputs: q, k, v [B, S, H D], the heads side by side in the last axis, and mask [B, S] (0: a padding key,
 /// else attend). Saves log Σ exp of the scores as [B, H, S]. A query with no key to attend to gives zeros.
@@ -386,6 +389,12 @@ impl Op for Attention {
                 }
             });
         });
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        cuda::scratch(pass, self.saved(x))
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        cuda::run(*self, pass, io, queue)
     }
 }
 

@@ -5,6 +5,10 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+pub mod cuda;
+mod shape;
+pub use shape::{GemmConfig, GemmShape, Layout, Tile};
+
 /// Whether a product takes every thread of the pool, or the caller already runs in parallel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {

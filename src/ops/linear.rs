@@ -1,7 +1,9 @@
 //! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors.
-use super::gemm::{nn, nt, tn};
-use super::{Cost, Cotangent, Op, Pass, Reads, rows_per_task};
+use super::gemm::cuda::{Epilogue, column_sums_scratch, product};
+use super::gemm::{GemmShape, Layout, cuda, nn, nt, tn};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
+use crate::gpu::{Dtype, Ptr, Queue};
 use crate::tensor::{Shape, View, numel, rows_cols};
 use rayon::prelude::*;
 
@@ -33,6 +35,12 @@ pub(crate) fn column_sums(gy: &[f32], g: &mut Cotangent) {
         g.data.fill(0.0);
     }
     partial.iter().for_each(|p| g.data.iter_mut().zip(p).for_each(|(g, v)| *g += v));
+}
+
+/// A product of these sizes; dtypes are filled in where they matter.
+fn shape(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize) -> GemmShape {
+    let [a, b, c] = [Dtype::F32; 3];
+    GemmShape { layout, m, n, k, pairs, a, b, c }
 }
 
 impl Op for Linear {
@@ -105,6 +113,66 @@ impl Op for Linear {
         }
         if let Some(Some(g)) = gx.get_mut(2) {
             column_sums(gy, g);
+        }
+    }
+    fn widens(&self) -> bool {
+        true
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        let ((m, k), n) = (rows_cols(x[0]), x[1][0]);
+        let product = |layout, size, pairs| {
+            let shape = shape(layout, size, pairs);
+            shape.config().scratch(&shape)
+        };
+        match pass {
+            Pass::Forward => product(Layout::Nt, (m, n, k), 1),
+            Pass::Jvp => product(Layout::Nt, (m, n, k), 1).max(product(Layout::Nt, (m, n, k), 2)),
+            Pass::Vjp => {
+                let products = product(Layout::Nn, (m, k, n), 1).max(product(Layout::Tn, (n, k, m), 1));
+                products.max(if x.len() > 2 { column_sums_scratch(m, n) } else { 0 })
+            }
+        }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let (x, w, (m, k), n) = (io.x[0], io.x[1], io.x[0].rows_cols(), io.x[1].shape[0]);
+        match pass {
+            Pass::Forward => {
+                let bias = io.x.get(2).map_or(Ptr::NULL, |b| b.at);
+                let shape = GemmShape { a: x.dtype, b: w.dtype, c: io.y.dtype, ..shape(Layout::Nt, (m, n, k), 1) };
+                product(queue, &shape, &[(x.at, w.at)], io.y.at, Epilogue { bias, ..Epilogue::NONE })
+            }
+            // dx Wᵀ + x dWᵀ + db in one launch: two pairs of operands, one sum.
+            Pass::Jvp => {
+                let dy = io.dy()?;
+                let bias = io.dx.get(2).copied().flatten().map_or(Ptr::NULL, |b| b.at);
+                let pairs = [io.dx[0].map(|dx| (dx.at, w.at)), io.dx[1].map(|dw| (x.at, dw.at))];
+                let mut pairs: Vec<(Ptr, Ptr)> = pairs.into_iter().flatten().collect();
+                let mut k = k;
+                if pairs.is_empty() {
+                    // The bias alone, or nothing: a sum of no terms.
+                    (pairs, k) = (vec![(x.at, w.at)], 0);
+                }
+                let shape = shape(Layout::Nt, (m, n, k), pairs.len());
+                let shape = GemmShape { a: x.dtype, b: w.dtype, c: dy.dtype, ..shape };
+                product(queue, &shape, &pairs, dy.at, Epilogue { bias, ..Epilogue::NONE })
+            }
+            Pass::Vjp => {
+                let gy = io.dy()?;
+                if let Some(g) = io.gx[0] {
+                    let shape = shape(Layout::Nn, (m, k, n), 1);
+                    let shape = GemmShape { a: gy.dtype, b: w.dtype, c: g.to.dtype, ..shape };
+                    product(queue, &shape, &[(gy.at, w.at)], g.to.at, Epilogue { add: g.add, ..Epilogue::NONE })?;
+                }
+                if let Some(g) = io.gx[1] {
+                    let shape = shape(Layout::Tn, (n, k, m), 1);
+                    let shape = GemmShape { a: gy.dtype, b: x.dtype, c: g.to.dtype, ..shape };
+                    product(queue, &shape, &[(gy.at, x.at)], g.to.at, Epilogue { add: g.add, ..Epilogue::NONE })?;
+                }
+                if let Some(Some(g)) = io.gx.get(2) {
+                    cuda::column_sums(queue, (m, n), (gy.at, gy.dtype), (g.to.at, g.add))?;
+                }
+                Ok(())
+            }
         }
     }
 }

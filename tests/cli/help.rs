@@ -1,12 +1,13 @@
 //! Help is complete: every verb, every flag, its default.
 use super::support::{done, fails, fipk};
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "sparsify",
     "train",
     "resume",
     "eval",
     "drift",
+    "plan",
     "project",
     "forward",
     "jvp",
@@ -116,9 +117,12 @@ fn completions_come_for_every_shell() {
 
 #[test]
 fn the_doctor_never_fails_and_speaks_json() {
-    assert!(done(&["doctor"]).stdout.contains("this build has no CUDA engine"));
+    let kernels = if cfg!(fipk_cuda) { "by nvcc" } else { "built without CUDA kernels" };
+    assert!(done(&["doctor"]).stdout.contains(kernels));
     let value: serde_json::Value = serde_json::from_str(&done(&["doctor", "--json"]).stdout).unwrap();
-    for key in ["version", "processor", "instructions", "threads", "memory", "gpu", "model_cache", "disk"] {
+    for key in
+        ["version", "processor", "instructions", "threads", "memory", "cuda_kernels", "cuda_driver", "gpu", "disk"]
+    {
         assert!(value[key].is_string(), "{key}: {value}");
     }
 }

@@ -3,46 +3,8 @@ use super::*;
 use fipk::Error;
 use fipk::engine::{Bindings, Data, Loaded};
 use fipk::graph::{Graph, Mode, Program, Wrt, build};
-use fipk::ops::{Activation, Cost, Cotangent, Op, Pass, Reads};
-use fipk::tensor::{Element, Shape, View};
-
-/// y[i] = x[i, ids[i]]: an op with indices.
-#[derive(Debug)]
-struct Pick;
-
-impl Op for Pick {
-    fn name(&self) -> &'static str {
-        "pick"
-    }
-    fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        Ok(vec![x[0][0]])
-    }
-    fn element(&self, i: usize) -> Element {
-        [Element::Real, Element::Index][i]
-    }
-    fn reverse_reads(&self) -> Reads {
-        Reads::inputs(&[1])
-    }
-    fn cost(&self, _: Pass, _: &[&[usize]]) -> Cost {
-        Cost::default()
-    }
-    fn reference(&self, _: &[View<fipk::dual::Dual>], _: &mut [fipk::dual::Dual]) {}
-    fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
-        let cols = x[0].shape[1];
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = x[0].data[i * cols + x[1].indices()[i] as usize]);
-    }
-    fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
-        let (cols, d) = (x[0].shape[1], dx[0].unwrap());
-        dy.iter_mut().enumerate().for_each(|(i, dy)| *dy = d[i * cols + x[1].indices()[i] as usize]);
-    }
-    fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
-        let (cols, g) = (x[0].shape[1], gx[0].as_mut().unwrap());
-        if !g.add {
-            g.data.fill(0.0);
-        }
-        gy.iter().enumerate().for_each(|(i, v)| g.data[i * cols + x[1].indices()[i] as usize] += v);
-    }
-}
+use fipk::ops::Activation;
+use fipk::tensor::Element;
 
 fn net(name: &str, width: usize) -> Graph {
     build(|s| {
@@ -51,15 +13,15 @@ fn net(name: &str, width: usize) -> Graph {
         let hidden = s.activation(Activation::Tanh, hidden);
         s.mark("hidden", hidden);
         let ids = s.input("ids", &[2], Element::Index);
-        let picked = s.apply(Pick, &[hidden, ids]);
-        s.mark("picked", picked);
+        let rows = s.embedding("rows", ids, 5, width);
+        s.mark("picked", s.at("sum").add(hidden, rows));
     })
     .unwrap()
 }
 
 const X: [f32; 6] = [0.1, -0.2, 0.3, 0.4, 0.5, -0.6];
 
-fn loaded(host: &mut Host, mode: Mode, wrt: Wrt) -> Loaded {
+fn loaded(host: &mut Subject, mode: Mode, wrt: Wrt) -> Loaded {
     let graph = net("fc", 4);
     host.load(Program::compile(&graph, mode, &wrt, "picked").unwrap()).unwrap()
 }
@@ -74,8 +36,8 @@ fn refused(result: fipk::Result<()>, words: &[&str]) {
 #[test]
 fn what_is_missing_or_does_not_fit_is_named() {
     let graph = net("fc", 4);
-    let mut host = Host::new(Layout::trained(&graph.params));
-    let w = put(&mut host, &normals(&mut Rng::new(1, 0), 16));
+    let mut host = engine(Layout::trained(&graph.params));
+    let w = put(&mut host, &normals(&mut Rng::new(1, 0), 36));
     let (v, g) = (host.zeros().unwrap(), host.zeros().unwrap());
     let both = Wrt { inputs: vec!["x".into()], ..Wrt::params() };
     let forward = loaded(&mut host, Mode::Forward, Wrt::params());
@@ -97,12 +59,12 @@ fn what_is_missing_or_does_not_fit_is_named() {
     refused(run(tangent, &Bindings { input_tangents: &[], ..bound }), &["x", "tangent", "[2, 3]"]);
     refused(run(tangent, &Bindings { input_tangents: &[("x", &X[..3])], ..bound }), &["x", "tangent", "[2, 3]"]);
 
-    let bound = Bindings { cotangents: Some(g), seed: Some(&[1.0, 2.0]), ..Bindings::new(w, &good) };
+    let bound = Bindings { cotangents: Some(g), seed: Some(&[1.0; 8]), ..Bindings::new(w, &good) };
     run(reverse, &bound).unwrap();
     refused(run(reverse, &Bindings { cotangents: None, ..bound }), &["cotangents", "needs"]);
     refused(run(reverse, &Bindings { cotangents: Some(w), ..bound }), &["cotangents", "read"]);
-    refused(run(reverse, &Bindings { seed: None, ..bound }), &["seed", "2 numbers", "got 0"]);
-    refused(run(reverse, &Bindings { seed: Some(&[1.0; 3]), ..bound }), &["seed", "2 numbers", "got 3"]);
+    refused(run(reverse, &Bindings { seed: None, ..bound }), &["seed", "8 numbers", "got 0"]);
+    refused(run(reverse, &Bindings { seed: Some(&[1.0; 3]), ..bound }), &["seed", "8 numbers", "got 3"]);
     // An error leaves everything as it was: the run before it can be repeated.
     run(reverse, &bound).unwrap();
 }
@@ -110,8 +72,8 @@ fn what_is_missing_or_does_not_fit_is_named() {
 #[test]
 fn handles_and_layouts_of_others_are_refused() {
     let graph = net("fc", 4);
-    let mut host = Host::new(Layout::trained(&graph.params));
-    let mut other = Host::new(Layout::trained(&graph.params));
+    let mut host = engine(Layout::trained(&graph.params));
+    let mut other = engine(Layout::trained(&graph.params));
     let w = host.zeros().unwrap();
     let mine = loaded(&mut host, Mode::Reverse, Wrt::params());
     other.zeros().unwrap();
@@ -125,7 +87,7 @@ fn handles_and_layouts_of_others_are_refused() {
     refused(host.scale(2.0, strange), &["vector 1"]);
     refused(host.axpy(2.0, w, strange), &["vector 1"]);
     refused(host.copy(w, w), &["the same"]);
-    refused(host.write(w, 30, &[0.0; 40]), &["40 floats at 30", "outside its 64"]);
+    refused(host.write(w, 30, &[0.0; 80]), &["80 floats at 30", "outside its 96"]);
     refused(host.read(w, usize::MAX, &mut [0.0; 4]), &["outside"]);
     let mask = other.mask().unwrap();
     refused(host.project(w, mask), &["mask 0"]);
@@ -133,7 +95,7 @@ fn handles_and_layouts_of_others_are_refused() {
     refused(host.write_mask(mask, &[]), &["mask 0"]);
     refused(other.write_mask(mask, &[1, 2]), &["wanted 0 words, got 2"]);
 
-    let load = |host: &mut Host, graph: &Graph| -> Result<(), Error> {
+    let load = |host: &mut Subject, graph: &Graph| -> Result<(), Error> {
         host.load(Program::compile(graph, Mode::Forward, &Wrt::default(), "hidden")?).map(drop)
     };
     refused(load(&mut host, &net("other", 4)), &["other.weight", "no such parameter"]);
@@ -152,14 +114,14 @@ fn handles_and_layouts_of_others_are_refused() {
 #[test]
 fn what_is_fetched_is_what_ran_last() {
     let graph = net("fc", 4);
-    let mut host = Host::new(Layout::trained(&graph.params));
+    let mut host = engine(Layout::trained(&graph.params));
     let w = host.zeros().unwrap();
     let first = loaded(&mut host, Mode::Forward, Wrt::params());
     let second = loaded(&mut host, Mode::Forward, Wrt::params());
     let inputs = [("x", Data::Real(&X)), ("ids", Data::Index(&[3, 0]))];
     refused(host.fetch(first, "picked").map(drop), &["picked", "ran last"]);
     host.run(first, &Bindings::new(w, &inputs)).unwrap();
-    assert_eq!(host.fetch(first, "picked").unwrap(), [0.0; 2]);
+    assert_eq!(host.fetch(first, "picked").unwrap(), [0.0; 8]);
     assert_eq!(host.fetch(first, "output").unwrap(), host.fetch(first, "picked").unwrap());
     assert_eq!(host.fetch(first, "hidden").unwrap().len(), 8);
     refused(host.fetch(first, "logits").map(drop), &["logits"]);
@@ -170,21 +132,22 @@ fn what_is_fetched_is_what_ran_last() {
 
 #[test]
 fn an_arena_full_of_nan_changes_nothing() {
-    let results = |poisoned: bool| {
+    let results = |spoiled: bool| {
         let graph = net("fc", 4);
-        let host = Host::new(Layout::trained(&graph.params));
-        let mut host = if poisoned { host.poisoned() } else { host };
+        let layout = Layout::trained(&graph.params);
+        let mut host = if spoiled { poisoned(layout) } else { engine(layout) };
         let mut rng = Rng::new(4, 0);
-        let (w, v) = (put(&mut host, &normals(&mut rng, 16)), put(&mut host, &normals(&mut rng, 16)));
+        let (w, v) = (put(&mut host, &normals(&mut rng, 36)), put(&mut host, &normals(&mut rng, 36)));
         // What stood in the gradient before must not matter either.
-        let g = put(&mut host, &if poisoned { vec![f32::NAN; 16] } else { vec![0.0; 16] });
+        let g = put(&mut host, &if spoiled { vec![f32::NAN; 36] } else { vec![0.0; 36] });
         let inputs = [("x", Data::Real(&X)), ("ids", Data::Index(&[3, 0]))];
         let both = Wrt { inputs: vec!["x".into()], ..Wrt::params() };
         let mut all = Vec::new();
         for mode in [Mode::Tangent, Mode::Reverse, Mode::Forward] {
             let program = loaded(&mut host, mode, both.clone());
             let (tangents, cotangents) = ((mode == Mode::Tangent).then_some(v), (mode == Mode::Reverse).then_some(g));
-            let (seed, input_tangents): (_, &[(&str, &[f32])]) = (Some(&[1.0, -2.0][..]), &[("x", &X)]);
+            let u = [1.0, -2.0, 0.5, 0.0, 3.0, -0.25, 1.5, 2.0];
+            let (seed, input_tangents): (_, &[(&str, &[f32])]) = (Some(&u[..]), &[("x", &X)]);
             let bound = Bindings { tangents, cotangents, seed, input_tangents, ..Bindings::new(w, &inputs) };
             host.run(program, &bound).unwrap();
             let names = match mode {
@@ -207,7 +170,7 @@ fn an_index_outside_its_table_is_refused() {
         s.mark("rows", s.embedding("words", ids, 5, 2));
     })
     .unwrap();
-    let mut host = Host::new(Layout::trained(&graph.params));
+    let mut host = engine(Layout::trained(&graph.params));
     let w = put(&mut host, &[1.0; 10]);
     let program = host.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "rows").unwrap()).unwrap();
     let mut run = |ids: &[i32]| host.run(program, &Bindings::new(w, &[("ids", Data::Index(ids))]));

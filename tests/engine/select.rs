@@ -24,7 +24,7 @@ fn naive_groups(w: &[f32], size: usize, k: usize) -> Vec<bool> {
 }
 
 /// Select, hold the summary against plain sums, and return the mask.
-fn select(host: &mut Host, values: &[f32], how: &Criterion) -> Vec<bool> {
+fn select(host: &mut Subject, values: &[f32], how: &Criterion) -> Vec<bool> {
     let (w, mask) = (put(host, values), host.mask().unwrap());
     let found = host.select(w, how, None, mask).unwrap();
     let pruned = bits(host, mask);
@@ -55,7 +55,7 @@ fn masks_equal_numpys() {
 
     for name in ["global_tied", "global_smooth"] {
         let (w, masks) = tensor(name);
-        let mut host = Host::new(weights(&[vec![w.len()]]));
+        let mut host = engine(weights(&[vec![w.len()]]));
         for (p, expected) in sparsities.iter().zip(masks.chunks(w.len())) {
             let pruned = select(&mut host, &w, &magnitude(Pattern::Global, *p));
             assert_eq!(pruned, golden_mask(expected), "{name} at {p}");
@@ -66,7 +66,7 @@ fn masks_equal_numpys() {
     let joined: Vec<f32> = layers.iter().flat_map(|l| l.0.clone()).collect();
     let (same, together) = tensor("layer_joined");
     assert_eq!(joined, same);
-    let mut host = Host::new(weights(&[vec![11, 7], vec![5, 9], vec![6, 6]]));
+    let mut host = engine(weights(&[vec![11, 7], vec![5, 9], vec![6, 6]]));
     for (i, &p) in sparsities.iter().enumerate() {
         let apart: Vec<u8> = layers.iter().flat_map(|(w, m)| m[i * w.len()..][..w.len()].to_vec()).collect();
         assert_eq!(select(&mut host, &joined, &magnitude(Pattern::Layer, p)), golden_mask(&apart), "layer at {p}");
@@ -75,7 +75,7 @@ fn masks_equal_numpys() {
     }
 
     let (w, masks) = tensor("row");
-    let mut host = Host::new(weights(&[vec![13, 24]]));
+    let mut host = engine(weights(&[vec![13, 24]]));
     for (p, expected) in sparsities.iter().zip(masks.chunks(w.len())) {
         assert_eq!(select(&mut host, &w, &magnitude(Pattern::Row, *p)), golden_mask(expected), "row at {p}");
     }
@@ -93,7 +93,6 @@ fn tied(rng: &mut Rng, n: usize) -> Vec<f32> {
 
 /// One to four spans of awkward lengths.
 fn lengths() -> impl Strategy<Value = Vec<usize>> {
-    const AWKWARD: [usize; 9] = [1, 31, 32, 33, 1000, 16_383, 16_384, 16_385, 40_001];
     prop::collection::vec(prop::sample::select(&AWKWARD[..]), 1..5)
 }
 
@@ -102,13 +101,13 @@ fn total(shapes: &[Vec<usize>]) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
     fn the_k_smallest_are_those_of_a_sort(lengths in lengths(), p in 0.0..=1.0f64, seed: u64) {
         let shapes: Vec<Vec<usize>> = lengths.iter().map(|&n| vec![n]).collect();
         let w = tied(&mut Rng::new(seed, 0), total(&shapes));
-        let mut host = Host::new(weights(&shapes));
+        let mut host = engine(weights(&shapes));
         let pruned = select(&mut host, &w, &magnitude(Pattern::Global, p));
         prop_assert_eq!(&pruned, &naive(&w, count(p, w.len())));
         prop_assert_eq!(pruned.iter().filter(|&&b| b).count(), count(p, w.len()));
@@ -129,7 +128,7 @@ proptest! {
         let shapes = [vec![rows, 8 * groups], vec![3, 2, 4 * groups]];
         let w = tied(&mut Rng::new(seed, 0), total(&shapes));
         let (first, second) = w.split_at(rows * 8 * groups);
-        let mut host = Host::new(weights(&shapes));
+        let mut host = engine(weights(&shapes));
         let pruned = select(&mut host, &w, &magnitude(Pattern::Row, p));
         let k = count(p, 8 * groups);
         // Both have rows of the same length: all axes but the first.
@@ -160,14 +159,14 @@ proptest! {
             at += s[0] * s[1];
         }
         let gone = naive(&norms, count(p, norms.len()));
-        let pruned = select(&mut Host::new(weights(&shapes)), &w, &magnitude(Pattern::Block { rows, cols }, p));
+        let pruned = select(&mut engine(weights(&shapes)), &w, &magnitude(Pattern::Block { rows, cols }, p));
         prop_assert_eq!(pruned, block_of.iter().map(|&b| gone[b]).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_random_choice_is_exact_nested_and_blind(lengths in lengths(), p in 0.0..=1.0f64, q in 0.0..=1.0f64, seed: u64) {
         let shapes: Vec<Vec<usize>> = lengths.iter().map(|&n| vec![n]).collect();
-        let mut host = Host::new(weights(&shapes));
+        let mut host = engine(weights(&shapes));
         let n = total(&shapes);
         let random = |sparsity| Criterion { pattern: Pattern::Global, score: Score::Random { seed }, sparsity };
         let few = select(&mut host, &tied(&mut Rng::new(seed, 0), n), &random(p.min(q)));
@@ -181,7 +180,7 @@ proptest! {
         lengths in lengths(), p in 0.0..=1.0f64, low in 0.0..=1.0f64, high in 0.0..=1.0f64, seed: u64,
     ) {
         let shapes: Vec<Vec<usize>> = lengths.iter().map(|&n| vec![n]).collect();
-        let mut host = Host::new(weights(&shapes));
+        let mut host = engine(weights(&shapes));
         let values = tied(&mut Rng::new(seed, 0), total(&shapes));
         let mut sorted: Vec<u32> = values.iter().map(|x| x.abs().to_bits()).collect();
         sorted.sort_unstable();
@@ -207,7 +206,7 @@ proptest! {
 }
 
 /// The census of weights that a step of no length leaves as they are.
-fn take_census(host: &mut Host, w: Vector, bracket: (u32, u32)) -> Census {
+fn take_census(host: &mut Subject, w: Vector, bracket: (u32, u32)) -> Census {
     let (g, m) = (host.zeros().unwrap(), host.zeros().unwrap());
     let optimizer = Optimizer::Sgd { momentum: 0.0, decay: 0.0 };
     let (mask, v, pull) = (None, None, Pull::None);
@@ -220,7 +219,7 @@ fn take_census(host: &mut Host, w: Vector, bracket: (u32, u32)) -> Census {
 
 #[test]
 fn a_census_leaves_other_scopes_and_scores_alone() {
-    let mut host = Host::new(weights(&[vec![40, 24], vec![7, 16]]));
+    let mut host = engine(weights(&[vec![40, 24], vec![7, 16]]));
     let values = normals(&mut Rng::new(3, 0), 40 * 24 + 7 * 16);
     let w = put(&mut host, &values);
     let census = take_census(&mut host, w, (0, u32::MAX));
@@ -236,7 +235,7 @@ fn a_census_leaves_other_scopes_and_scores_alone() {
 
 #[test]
 fn rows_that_groups_do_not_fill_are_an_error_and_the_mask_stays() {
-    let mut host = Host::new(weights(&[vec![4, 8], vec![4, 6]]));
+    let mut host = engine(weights(&[vec![4, 8], vec![4, 6]]));
     let w = put(&mut host, &normals(&mut Rng::new(1, 0), 56));
     let mask = host.mask().unwrap();
     host.select(w, &magnitude(Pattern::Global, 0.5), None, mask).unwrap();
@@ -251,14 +250,14 @@ fn only_prunable_weights_are_chosen_and_nothing_from_nothing() {
     let shape: &[usize] = &[5, 7];
     let roles = [Role::Free, Role::Prunable, Role::Frozen];
     let params = roles.map(|r| (shape, Kind::Weight, r));
-    let mut host = Host::new(layout(&params));
+    let mut host = engine(layout(&params));
     // Prunable comes first; all others are smaller, and stay.
     let values: Vec<f32> = (0..105).map(|i| if i < 35 { 10.0 + i as f32 } else { 0.1 }).collect();
     let (w, mask) = (put(&mut host, &values), host.mask().unwrap());
     assert_eq!(host.select(w, &magnitude(Pattern::Global, 0.2), None, mask).unwrap().pruned, 7);
     assert_eq!(bits(&host, mask), naive(&values[..35], 7));
 
-    let mut host = Host::new(layout(&[(shape, Kind::Weight, Role::Free)]));
+    let mut host = engine(layout(&[(shape, Kind::Weight, Role::Free)]));
     let (w, mask) = (put(&mut host, &values[..35]), host.mask().unwrap());
     assert_eq!(host.select(w, &magnitude(Pattern::Global, 0.9), None, mask).unwrap().pruned, 0);
     assert!(host.read_mask(mask).unwrap().is_empty(), "a layout without prunable weights has masks without words");

@@ -5,6 +5,10 @@ use fipk::graph::{Mode, Program, Wrt, build};
 use fipk::ops::{Activation, gemm};
 use fipk::tensor::Element;
 
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+}
+
 /// What `work` gives on one thread, it gives on 2, 3 and 5.
 fn same_on_any_pool(what: &str, work: impl Fn() -> Vec<Vec<u32>> + Sync) {
     let one = pool(1).install(&work);
@@ -31,7 +35,7 @@ fn selections_are() {
     let scores = [Score::Magnitude, Score::Random { seed: 4 }];
     for (pattern, score) in patterns.into_iter().flat_map(|p| scores.map(|s| (p, s))) {
         same_on_any_pool(&format!("{pattern} by {score:?}"), || {
-            let mut host = Host::new(weights(&shapes()));
+            let mut host = engine(weights(&shapes()));
             let (w, mask) = (put(&mut host, &values), host.mask().unwrap());
             let found = host.select(w, &Criterion { pattern, score, sparsity: 0.7 }, None, mask).unwrap();
             vec![host.read_mask(mask).unwrap(), of_f64(found.squares), of_f64(found.pruned_squares)]
@@ -47,7 +51,7 @@ fn updates_and_sums_are() {
     let adam = Optimizer::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, decay: 0.01 };
     for optimizer in [adam, Optimizer::Sgd { momentum: 0.9, decay: 0.0 }] {
         same_on_any_pool(&format!("{optimizer:?}"), || {
-            let mut host = Host::new(weights(&shapes()));
+            let mut host = engine(weights(&shapes()));
             let (w, g) = (put(&mut host, &values), put(&mut host, &gradient));
             let (m, v, mask) = (host.zeros().unwrap(), host.zeros().unwrap(), host.mask().unwrap());
             host.select(w, &magnitude(Pattern::Global, 0.5), None, mask).unwrap();
@@ -160,7 +164,7 @@ fn whole_programs_are() {
     let (values, direction) = (normals(&mut rng, layout.parameters()), normals(&mut rng, layout.parameters()));
     let (x, u) = (normals(&mut rng, rows * sizes[0]), normals(&mut rng, rows * 10));
     same_on_any_pool("a network", || {
-        let mut host = Host::new(layout.clone());
+        let mut host = engine(layout.clone());
         let small: Vec<f32> = values.iter().map(|w| 0.1 * w).collect();
         let (w, v, g) = (put(&mut host, &small), put(&mut host, &direction), host.zeros().unwrap());
         let inputs = [("x", Data::Real(&x))];

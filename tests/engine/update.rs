@@ -10,7 +10,7 @@ const ALL: [Optimizer; 4] = [ADAMW, ADAM, SGD, SGD_DECAY];
 
 /// Vectors for one run of steps.
 struct Run {
-    host: Host,
+    host: Subject,
     w: Vector,
     g: Vector,
     m: Vector,
@@ -20,7 +20,7 @@ struct Run {
 
 impl Run {
     fn new(layout: Layout, values: &[f32]) -> Self {
-        let mut host = Host::new(layout);
+        let mut host = engine(layout);
         let w = put(&mut host, values);
         let mut zeros = || host.zeros().unwrap();
         let (g, m, v) = (zeros(), zeros(), zeros());

@@ -1,0 +1,508 @@
+// Masked multi-head attention, portable: y = softmax(q kᵀ / √D + mask) v for each head, its tangent and cotangents.
+//
+// q, k, v, y are [B, S, H D], the heads side by side in the last axis, f32 or bf16; mask is [B, S], i32, 0 at a padding
+// key; lse is [B, H, S], f32: log Σ exp of a query's scores, 0 in a sample with no key to attend to, where y is 0.
+// As Dao et al. 2022 do, no S x S tensor leaves the block:
+//
+//     forward  running maximum and sum over tiles of keys; y and lse at the end
+//     jvp      p = exp(s - lse), t = p (dq k + q dk) / √D; dy = Σ t v + Σ p dv - (Σ t) (Σ p v), in one pass
+//     vjp_q    r = p (gy v - gy y) / √D; gq = Σ r k over tiles of keys
+//     vjp_kv   the same for a tile of keys over tiles of queries: gv = Σ p gy, gk = Σ r q
+//     delta    gy y, a number a query and head, for both
+//
+// A block of 256 threads owns 64 rows (queries; keys in vjp_kv) of one head of one sample, and goes through the other
+// axis 64 columns at a time: a 64 x 64 tile of scores, 4 x 4 a thread, from slices of D in shared memory; the weights
+// made of it, laid down in shared memory; and their product with rows of v (k, q, ..) in 64 x WIDTH sums in registers,
+// for WIDTH 32, 64, 96 or 128. Heads wider than 128 take a block for every WIDTH columns. Tiles after the last key to
+// attend to are left out. Every sum's order is fixed by the shape.
+//
+// FLOPs, with n = 2 B S S H D: forward 2 n, jvp 6 n (o is summed anew in f32, since Σ t v and (Σ t) o cancel), vjp_q
+// 3 n, vjp_kv 4 n. Bytes: each tensor once, and what a block reads of the other axis again for every 64 rows, mostly
+// from L2. 16 FMA for two 16-byte reads of shared memory; tensor cores are for the kernels that these judge.
+// Not yet run on a GPU.
+#include "quad.cuh"
+#include "reduce.cuh"
+
+constexpr int THREADS = 256;
+// Rows and columns of a tile of scores.
+constexpr int SIDE = 64;
+// Columns of a head that lie in shared memory at a time for scores.
+constexpr int DEPTH = 32;
+
+struct Axes {
+    u64 seq;
+    u32 heads;
+    u32 dim;
+    u32 column_blocks; // blocks that share the columns of a head
+    float scale;
+};
+
+// What a block works on.
+struct Head {
+    u64 sample;
+    u64 seq;
+    u64 dim;
+    u64 width;  // how far rows stand apart: H D
+    u64 at;     // of the head's first row in [B, S, H D]
+    u64 lse;    // of its first row in [B, H, S]
+    u64 row0;   // the first of the block's rows
+    u64 column0; // the first of its columns of the head
+    float scale;
+
+    template <class T> FIPK_DEVICE bool aligned(const void* base) const {
+        return rows_aligned<T>(base, width, 4) && dim % 4 == 0;
+    }
+};
+
+template <int WIDTH> FIPK_DEVICE Head head_of_block(const Axes& axes) {
+    const u64 tiles = (axes.seq + SIDE - 1) / SIDE;
+    const u64 tile = blockIdx.x % tiles, head_block = blockIdx.x / tiles;
+    const u64 column_block = head_block % axes.column_blocks, task = head_block / axes.column_blocks;
+    const u64 sample = task / axes.heads, head = task % axes.heads;
+    const u64 width = static_cast<u64>(axes.heads) * axes.dim;
+    return {sample,
+            axes.seq,
+            axes.dim,
+            width,
+            sample * axes.seq * width + head * axes.dim,
+            task * axes.seq,
+            tile * SIDE,
+            column_block * WIDTH,
+            axes.scale};
+}
+
+// A thread's first row and column of a tile; it has four of each.
+FIPK_DEVICE int tile_row() { return threadIdx.x / 16 * 4; }
+FIPK_DEVICE int tile_column() { return threadIdx.x % 16 * 4; }
+
+// Over the 16 threads that share rows of a tile.
+FIPK_DEVICE float row_sum(float v) {
+#pragma unroll
+    for (int step = 8; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffffu, v, step);
+    return v;
+}
+FIPK_DEVICE float row_max(float v) {
+#pragma unroll
+    for (int step = 8; step > 0; step >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, step));
+    return v;
+}
+
+// One past the last key of the sample to attend to.
+FIPK_DEVICE u64 keys_of(const int* mask, u64 seq) {
+    FIPK_SHARED(int, ends, [THREADS / 32]);
+    int end = 0;
+    for (u64 key = threadIdx.x; key < seq; key += THREADS) {
+        if (mask[key] != 0) end = static_cast<int>(key) + 1;
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) {
+        const int other = __shfl_xor_sync(0xffffffffu, end, step);
+        end = other > end ? other : end;
+    }
+    if (threadIdx.x % 32 == 0) ends[threadIdx.x / 32] = end;
+    __syncthreads();
+#pragma unroll
+    for (int warp = 0; warp < THREADS / 32; warp++) end = ends[warp] > end ? ends[warp] : end;
+    return static_cast<u64>(end);
+}
+
+// slice[d][row]: 64 rows of x from row0 by DEPTH columns from d0, turned; 0 beyond either end. The exclusive-or sends
+// what a warp writes at a time to distinct banks, and leaves groups of four rows together.
+template <class T> FIPK_DEVICE void lay_turned(const Head& h, const void* x, u64 row0, u64 d0, bool aligned, float* slice) {
+#pragma unroll
+    for (int i = 0; i < SIDE * DEPTH / 4 / THREADS; i++) {
+        const int quad = i * THREADS + threadIdx.x;
+        const int row = quad / (DEPTH / 4), d = quad % (DEPTH / 4) * 4;
+        const bool there = row0 + row < h.seq && d0 + d < h.dim;
+        const Quad v = load_quad<T>(x, h.at + (row0 + row) * h.width + d0 + d, there ? h.dim - d0 - d : 0, aligned);
+#pragma unroll
+        for (int j = 0; j < 4; j++) slice[(d + j) * SIDE + (row ^ d)] = v.v[j];
+    }
+}
+
+// sum[i][j] += Σ_d a[row0 + i][d] b[column0 + j][d].
+template <class T>
+FIPK_DEVICE void add_scores(const Head& h, const void* a, u64 row0, const void* b, u64 column0, float* stage,
+                            float (&sum)[4][4]) {
+    const bool aligned_a = h.aligned<T>(a), aligned_b = h.aligned<T>(b);
+    const int row = tile_row(), column = tile_column();
+    for (u64 d0 = 0; d0 < h.dim; d0 += DEPTH) {
+        __syncthreads();
+        lay_turned<T>(h, a, row0, d0, aligned_a, stage);
+        lay_turned<T>(h, b, column0, d0, aligned_b, stage + DEPTH * SIDE);
+        __syncthreads();
+#pragma unroll 4
+        for (int d = 0; d < DEPTH; d++) {
+            const int turn = d & ~3;
+            const Quad x = load_quad<float>(stage, d * SIDE + (row ^ turn));
+            const Quad y = load_quad<float>(stage, (DEPTH + d) * SIDE + (column ^ turn));
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum[i][j] += x.v[i] * y.v[j];
+            }
+        }
+    }
+}
+
+// Lay a tile down as weights[column][row], once nobody reads the one before.
+FIPK_DEVICE void lay_weights(const float (&tile)[4][4], float* weights) {
+    const int row = tile_row(), column = tile_column();
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        store_quad<float>(weights, (column + j) * SIDE + (row ^ column), {{tile[0][j], tile[1][j], tile[2][j], tile[3][j]}});
+    }
+}
+
+// 64 rows by WIDTH columns of sums, in chunks of 64 or 32 columns: four rows by four or two columns a thread.
+template <class T, int WIDTH> struct Rows {
+    static constexpr int CHUNK = WIDTH % 64 == 0 ? 64 : 32;
+    static constexpr int CHUNKS = WIDTH / CHUNK;
+    static constexpr int COLUMNS = CHUNK / 16;
+    float sum[CHUNKS][4][COLUMNS] = {};
+
+    static FIPK_DEVICE int first_column(int chunk) { return chunk * CHUNK + threadIdx.x % 16 * COLUMNS; }
+
+    // sum[i][c] += Σ_j weights[j][i] x[from + j][c].
+    FIPK_DEVICE void add(const Head& h, const float* weights, const void* x, u64 from, float* stage) {
+        const bool aligned = h.aligned<T>(x);
+        const int row = tile_row();
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            const u64 column0 = h.column0 + chunk * CHUNK;
+            if (column0 >= h.dim) break;
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < SIDE * CHUNK / 4 / THREADS; i++) {
+                const int quad = i * THREADS + threadIdx.x;
+                const u64 token = from + quad / (CHUNK / 4), column = column0 + quad % (CHUNK / 4) * 4;
+                const u64 valid = token < h.seq && column < h.dim ? h.dim - column : 0;
+                store_quad<float>(stage, quad * 4, load_quad<T>(x, h.at + token * h.width + column, valid, aligned));
+            }
+            __syncthreads();
+#pragma unroll 4
+            for (int k = 0; k < SIDE; k++) {
+                const Quad w = load_quad<float>(weights, k * SIDE + (row ^ (k & ~3)));
+                float v[COLUMNS];
+                const float* at = stage + k * CHUNK + threadIdx.x % 16 * COLUMNS;
+                if constexpr (COLUMNS == 4) {
+                    const float4 four = *reinterpret_cast<const float4*>(at);
+                    v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+                } else {
+                    const float2 two = *reinterpret_cast<const float2*>(at);
+                    v[0] = two.x, v[1] = two.y;
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; j++) sum[chunk][i][j] += w.v[i] * v[j];
+                }
+            }
+        }
+    }
+
+    FIPK_DEVICE void scale_row(int i, float by) {
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) sum[chunk][i][j] *= by;
+        }
+    }
+
+    // row i -= by · the other's row i.
+    FIPK_DEVICE void subtract_row(int i, float by, const Rows& other) {
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) sum[chunk][i][j] -= by * other.sum[chunk][i][j];
+        }
+    }
+
+    FIPK_DEVICE void put_all(const Head& h, void* y, bool add) const {
+        const bool aligned = h.aligned<T>(y);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const u64 row = h.row0 + tile_row() + i;
+            if (row >= h.seq) break;
+#pragma unroll
+            for (int chunk = 0; chunk < CHUNKS; chunk++) {
+                const u64 column = h.column0 + first_column(chunk), at = h.at + row * h.width + column;
+                if (column >= h.dim) break;
+                const u64 valid = h.dim - column;
+                if constexpr (COLUMNS == 4) {
+                    const float* v = sum[chunk][i];
+                    put_quad<T>(y, at, {{v[0], v[1], v[2], v[3]}}, valid, aligned, add);
+                } else {
+                    put<T>(y, at, sum[chunk][i][0], add);
+                    if (valid > 1) put<T>(y, at + 1, sum[chunk][i][1], add);
+                }
+            }
+        }
+    }
+};
+
+// Which of a thread's four keys from `key` on are attended to.
+FIPK_DEVICE void attended(const int* mask, u64 key, u64 keys, bool (&on)[4]) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) on[j] = key + j < keys && mask[key + j] != 0;
+}
+
+// A thread's four of the numbers of [B, H, S] from row `from` of the head on; 0 beyond its end.
+FIPK_DEVICE void load_rows(const float* x, const Head& h, u64 from, float (&v)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = from + i < h.seq ? x[h.lse + from + i] : 0.0f;
+}
+
+// What a block has in shared memory.
+#define TILES                                     \
+    FIPK_SHARED(float, stage, [2 * DEPTH * SIDE]); \
+    FIPK_SHARED(float, weights, [SIDE * SIDE])
+
+struct ForwardArgs {
+    const void* q;
+    const void* k;
+    const void* v;
+    const int* mask;
+    void* y;
+    float* lse;
+    Axes axes;
+};
+FIPK_ARGS(ForwardArgs, 72);
+
+template <class T, int WIDTH> FIPK_DEVICE void attention_forward(const ForwardArgs& p) {
+    TILES;
+    const Head h = head_of_block<WIDTH>(p.axes);
+    const int* mask = p.mask + h.sample * h.seq;
+    const u64 keys = keys_of(mask, h.seq);
+
+    Rows<T, WIDTH> out;
+    // Of the scores so far: a row's maximum, and this thread's part of Σ exp(s - maximum).
+    float top[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, total[4] = {};
+    for (u64 key = 0; key < keys; key += SIDE) {
+        float s[4][4] = {};
+        add_scores<T>(h, p.q, h.row0, p.k, key, stage, s);
+        bool on[4];
+        attended(mask, key + tile_column(), keys, on);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float most = -INFINITY;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                s[i][j] = on[j] ? s[i][j] * h.scale : -INFINITY;
+                most = fmaxf(most, s[i][j]);
+            }
+            const float now = fmaxf(top[i], row_max(most));
+            // While all keys were padding, the maximum is -inf: any finite number will do in its place.
+            const float base = now == -INFINITY ? 0.0f : now;
+            const float shrink = expf(top[i] - base);
+            top[i] = now;
+            total[i] *= shrink;
+            out.scale_row(i, shrink);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                s[i][j] = expf(s[i][j] - base);
+                total[i] += s[i][j];
+            }
+        }
+        lay_weights(s, weights);
+        out.add(h, weights, p.v, key, stage);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float sum = row_sum(total[i]);
+        const u64 row = h.row0 + tile_row() + i;
+        if (tile_column() == 0 && h.column0 == 0 && row < h.seq) p.lse[h.lse + row] = keys > 0 ? top[i] + logf(sum) : 0.0f;
+        out.scale_row(i, keys > 0 ? 1.0f / sum : 0.0f);
+    }
+    out.put_all(h, p.y, false);
+}
+
+struct JvpArgs {
+    const void* q;
+    const void* k;
+    const void* v;
+    const int* mask;
+    const float* lse;
+    const void* dq; // or null, as are dk and dv
+    const void* dk;
+    const void* dv;
+    void* dy;
+    Axes axes;
+};
+FIPK_ARGS(JvpArgs, 96);
+
+template <class T, int WIDTH> FIPK_DEVICE void attention_jvp(const JvpArgs& p) {
+    TILES;
+    const Head h = head_of_block<WIDTH>(p.axes);
+    const int* mask = p.mask + h.sample * h.seq;
+    const bool scores_move = p.dq || p.dk;
+    const u64 keys = scores_move || p.dv ? keys_of(mask, h.seq) : 0;
+
+    Rows<T, WIDTH> out, tangent;
+    float lse[4], mean[4] = {};
+    load_rows(p.lse, h, h.row0 + tile_row(), lse);
+    for (u64 key = 0; key < keys; key += SIDE) {
+        float s[4][4] = {}, t[4][4] = {};
+        add_scores<T>(h, p.q, h.row0, p.k, key, stage, s);
+        if (p.dq) add_scores<T>(h, p.dq, h.row0, p.k, key, stage, t);
+        if (p.dk) add_scores<T>(h, p.q, h.row0, p.dk, key, stage, t);
+        bool on[4];
+        attended(mask, key + tile_column(), keys, on);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                s[i][j] = on[j] ? expf(s[i][j] * h.scale - lse[i]) : 0.0f;
+                // Not 0 · t: what stands in a padding key may be anything.
+                t[i][j] = on[j] ? s[i][j] * t[i][j] * h.scale : 0.0f;
+                mean[i] += t[i][j];
+            }
+        }
+        lay_weights(s, weights);
+        if (p.dv) tangent.add(h, weights, p.dv, key, stage);
+        if (!scores_move) continue;
+        out.add(h, weights, p.v, key, stage);
+        lay_weights(t, weights);
+        tangent.add(h, weights, p.v, key, stage);
+    }
+    if (scores_move) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) tangent.subtract_row(i, row_sum(mean[i]), out);
+    }
+    tangent.put_all(h, p.dy, false);
+}
+
+struct VjpArgs {
+    const void* q;
+    const void* k;
+    const void* v;
+    const int* mask;
+    const float* lse;
+    const void* gy;
+    const float* delta; // [B, H, S]: gy y
+    void* gq;
+    void* gk; // or null, as is gv
+    void* gv;
+    Axes axes;
+    u32 add; // bits: gq, gk, gv is added to
+    u32 unused;
+};
+FIPK_ARGS(VjpArgs, 112);
+
+template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_q(const VjpArgs& p) {
+    TILES;
+    const Head h = head_of_block<WIDTH>(p.axes);
+    const int* mask = p.mask + h.sample * h.seq;
+    const u64 keys = keys_of(mask, h.seq);
+
+    Rows<T, WIDTH> gq;
+    float lse[4], delta[4];
+    load_rows(p.lse, h, h.row0 + tile_row(), lse);
+    load_rows(p.delta, h, h.row0 + tile_row(), delta);
+    for (u64 key = 0; key < keys; key += SIDE) {
+        float s[4][4] = {}, r[4][4] = {};
+        add_scores<T>(h, p.q, h.row0, p.k, key, stage, s);
+        add_scores<T>(h, p.gy, h.row0, p.v, key, stage, r);
+        bool on[4];
+        attended(mask, key + tile_column(), keys, on);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                r[i][j] = on[j] ? h.scale * expf(s[i][j] * h.scale - lse[i]) * (r[i][j] - delta[i]) : 0.0f;
+            }
+        }
+        lay_weights(r, weights);
+        gq.add(h, weights, p.k, key, stage);
+    }
+    gq.put_all(h, p.gq, p.add & 1);
+}
+
+// Rows are keys, columns are queries.
+template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_kv(const VjpArgs& p) {
+    TILES;
+    const Head h = head_of_block<WIDTH>(p.axes);
+    const int* mask = p.mask + h.sample * h.seq;
+    const u64 keys = keys_of(mask, h.seq);
+    bool on[4];
+    attended(mask, h.row0 + tile_row(), keys, on);
+
+    Rows<T, WIDTH> gk, gv;
+    const u64 queries = h.row0 < keys ? h.seq : 0;
+    for (u64 query = 0; query < queries; query += SIDE) {
+        const u64 column = query + tile_column();
+        float s[4][4] = {}, lse[4], delta[4];
+        add_scores<T>(h, p.k, h.row0, p.q, query, stage, s);
+        load_rows(p.lse, h, column, lse);
+        load_rows(p.delta, h, column, delta);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                s[i][j] = on[i] && column + j < h.seq ? expf(s[i][j] * h.scale - lse[j]) : 0.0f;
+            }
+        }
+        if (p.gv) {
+            lay_weights(s, weights);
+            gv.add(h, weights, p.gy, query, stage);
+        }
+        if (!p.gk) continue;
+        float r[4][4] = {};
+        add_scores<T>(h, p.v, h.row0, p.gy, query, stage, r);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) r[i][j] = on[i] ? h.scale * s[i][j] * (r[i][j] - delta[j]) : 0.0f;
+        }
+        lay_weights(r, weights);
+        gk.add(h, weights, p.q, query, stage);
+    }
+    if (p.gk) gk.put_all(h, p.gk, p.add & 2);
+    if (p.gv) gv.put_all(h, p.gv, p.add & 4);
+}
+
+struct DeltaArgs {
+    const void* y;
+    const void* gy;
+    float* delta;
+    u64 rows; // B S H: of D elements each
+    u64 seq;
+    u32 heads;
+    u32 dim;
+};
+FIPK_ARGS(DeltaArgs, 48);
+
+// A warp a row.
+template <class T> FIPK_DEVICE void attention_delta(const DeltaArgs& p) {
+    const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const u64 stride = static_cast<u64>(gridDim.x) * warps;
+    for (u64 row = static_cast<u64>(blockIdx.x) * warps + threadIdx.x / 32; row < p.rows; row += stride) {
+        float sum = 0.0f;
+        for (u32 d = lane; d < p.dim; d += 32) sum += load<T>(p.y, row * p.dim + d) * load<T>(p.gy, row * p.dim + d);
+        sum = warp_sum(sum);
+        const u64 head = row % p.heads, token = row / p.heads;
+        if (lane == 0) p.delta[(token / p.seq * p.heads + head) * p.seq + token % p.seq] = sum;
+    }
+}
+FIPK_KERNEL(attention_delta_f32, DeltaArgs, 256) { attention_delta<float>(p); }
+FIPK_KERNEL(attention_delta_bf16, DeltaArgs, 256) { attention_delta<bf16>(p); }
+
+// attention_<pass>_<width>_<dtype>. Two blocks fit a multiprocessor where the sums leave room for them.
+#define ATTENTION_OF(pass, Args, width, dtype, T, blocks)                                       \
+    FIPK_KERNEL_BLOCKS(attention_##pass##_##width##_##dtype, Args, THREADS, blocks) { \
+        attention_##pass<T, width>(p);                                                        \
+    }
+#define ATTENTION(width, dtype, T)                                                \
+    ATTENTION_OF(forward, ForwardArgs, width, dtype, T, 2)                    \
+    ATTENTION_OF(jvp, JvpArgs, width, dtype, T, width == 32 ? 2 : 1)          \
+    ATTENTION_OF(vjp_q, VjpArgs, width, dtype, T, width <= 64 ? 2 : 1)        \
+    ATTENTION_OF(vjp_kv, VjpArgs, width, dtype, T, width == 32 ? 2 : 1)
+ATTENTION(32, f32, float)
+ATTENTION(64, f32, float)
+ATTENTION(96, f32, float)
+ATTENTION(128, f32, float)
+ATTENTION(32, bf16, bf16)
+ATTENTION(64, bf16, bf16)
+ATTENTION(96, bf16, bf16)
+ATTENTION(128, bf16, bf16)

@@ -1,0 +1,10 @@
+// f32 arithmetic that is rounded after every operation, as the host's is: a compiler may not contract it to fma. Where a
+// kernel and the host must agree to the bit, both write the same expression, here in these names.
+#pragma once
+#include "fipk.cuh"
+
+FIPK_DEVICE float add(float a, float b) { return __fadd_rn(a, b); }
+FIPK_DEVICE float sub(float a, float b) { return __fsub_rn(a, b); }
+FIPK_DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
+FIPK_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
+FIPK_DEVICE float root(float a) { return __fsqrt_rn(a); }
