@@ -285,9 +285,9 @@ fn attention_over_awkward_lengths_and_masks() {
     let m = &mut Make(Rng::new(4, 0));
     for (seed, size) in [(1, 1, 1, 1), (3, 31, 2, 12), (2, 65, 1, 12), (3, 131, 1, 12)].into_iter().enumerate() {
         let seq = size.1;
-        // A sample whose first tile of keys is padding, one with a single key, one with none.
+        // A sample whose first keys, or tile of keys, are padding, one with a single key, one with none.
         let on = |sample: usize, key: usize| match sample {
-            0 => key >= seq.min(70) - 1,
+            0 => key >= seq.min(70).saturating_sub(6),
             1 => key == seq / 2,
             _ => false,
         };
