@@ -232,7 +232,11 @@ impl Flat {
             layout.spans().iter().filter(wanted).map(|s| s.len.div_ceil(sizes.tile)).sum()
         };
         let spans = layout.with_role(Role::Prunable).count().max(1);
-        48 * tiles(false) + 12 * tiles(true) + 8 * layout.len().div_ceil(TILE) + 4 * sizes.room + (HISTOGRAM + 96) * spans
+        48 * tiles(false)
+            + 12 * tiles(true)
+            + 8 * layout.len().div_ceil(TILE)
+            + 4 * sizes.room
+            + (HISTOGRAM + 96) * spans
     }
 
     /// Bytes of device memory that the workspace takes.

@@ -3,7 +3,9 @@
 //! Every vector is f32 in the layout. In bf16, matrices are read from a bf16 shadow of the vector, which the fused
 //! update writes along and everything else leaves stale until it is cast anew. Activations, uploads and scratch
 //! have an arena each, as large as the largest program that was loaded.
-use super::{Bindings, Census, Clip, Criterion, Engine, Loaded, Mask, Selected, Stepped, Update, Updated, Vector, bind};
+use super::{
+    Bindings, Census, Clip, Criterion, Engine, Loaded, Mask, Selected, Stepped, Update, Updated, Vector, bind,
+};
 use crate::gpu::{Device, Dtype, Memory, Ptr, Recorded};
 use crate::graph::{Id, Program};
 use crate::params::{Layout, Role};

@@ -92,7 +92,8 @@ impl Cuda {
     fn call(&self, p: &Stored, call: &Call, target: &Target) -> Result<()> {
         let tensor = |id: Id| self.tensor(p, id, target);
         // What a pass may not read has no address.
-        let shown = |id: Id, shown: bool| DeviceTensor { at: if shown { tensor(id).at } else { Ptr::NULL }, ..tensor(id) };
+        let shown =
+            |id: Id, shown: bool| DeviceTensor { at: if shown { tensor(id).at } else { Ptr::NULL }, ..tensor(id) };
         let x: Vec<DeviceTensor> = (0..call.x.len()).map(|i| shown(call.x[i], call.reads_input(i))).collect();
         let dx: Vec<Option<DeviceTensor>> = match call.pass {
             Pass::Jvp => call.dx.iter().map(|d| d.map(tensor)).collect(),
@@ -180,7 +181,9 @@ fn stage(p: &Stored, bound: &Bound) -> Vec<u8> {
         }
         match narrow {
             false => to.copy_from_slice(bytemuck::cast_slice(data)),
-            true => to.as_chunks_mut().0.iter_mut().zip(data).for_each(|(to, &x)| *to = bf16::from_f32(x).to_le_bytes()),
+            true => {
+                to.as_chunks_mut().0.iter_mut().zip(data).for_each(|(to, &x)| *to = bf16::from_f32(x).to_le_bytes())
+            }
         }
     }
     staged
