@@ -84,7 +84,7 @@ impl Cuda {
             }
         }
         if self.poison {
-            self.device.fill(self.work.at(), NAN, self.work.bytes() / 4)?;
+            self.spoil_arena(&self.work)?;
         }
         p.program.calls.iter().try_for_each(|call| self.call(p, call, target))
     }
@@ -128,7 +128,11 @@ impl Cuda {
             let words = p.storage.bytes(&p.program, id).div_ceil(4);
             self.device.fill(self.tensor(p, id, target).at, NAN, words)
         })?;
-        self.device.fill(self.scratch.at(), NAN, self.scratch.bytes() / 4)
+        self.spoil_arena(&self.scratch)
+    }
+
+    fn spoil_arena(&self, arena: &Arena) -> Result<()> {
+        if arena.bytes() < 4 { Ok(()) } else { self.device.fill(arena.at(), NAN, arena.bytes() / 4) }
     }
 
     fn tensor<'p>(&self, p: &'p Stored, id: Id, target: &Target) -> DeviceTensor<'p> {
