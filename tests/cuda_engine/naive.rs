@@ -19,17 +19,10 @@ pub struct Naive<'a> {
 }
 
 pub struct Found {
-    buffers: Vec<Vec<f32>>,
     pub output: Vec<f32>,
     pub tangent: Vec<f32>,
     /// In the layout.
     pub gradient: Vec<f32>,
-}
-
-impl Found {
-    pub fn fetch(&self, program: &Program, name: &str) -> Vec<f32> {
-        self.buffers[program.fetches.iter().find(|f| f.0 == name).unwrap().1].clone()
-    }
 }
 
 fn rounded(x: &mut [f32]) {
@@ -79,7 +72,7 @@ impl Naive<'_> {
             }
         }
         let tangent = p.d_output.map_or(Vec::new(), |id| buffers[id].clone());
-        Found { output: buffers[p.output].clone(), tangent, gradient, buffers }
+        Found { output: buffers[p.output].clone(), tangent, gradient }
     }
 
     /// What a buffer holds before the first call.
