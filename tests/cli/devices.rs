@@ -20,7 +20,19 @@ fn numbers_that_the_cpu_has_not_are_usage() {
         }
     }
     assert!(!out.exists());
-    done(&["project", "--model", text(&mlp), "--sparsity", "0.5", "--out", text(&out), "--dtype", "f32", "--device", "cpu"]);
+    done(&[
+        "project",
+        "--model",
+        text(&mlp),
+        "--sparsity",
+        "0.5",
+        "--out",
+        text(&out),
+        "--dtype",
+        "f32",
+        "--device",
+        "cpu",
+    ]);
 }
 
 #[test]

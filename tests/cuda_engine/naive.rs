@@ -44,8 +44,7 @@ impl Naive<'_> {
             let written: Vec<(Id, Vec<f32>)> =
                 c.writes().into_iter().map(|id| (id, std::mem::take(&mut buffers[id]))).collect();
             let mut out: Vec<Vec<f32>> = written.iter().map(|w| w.1.clone()).collect();
-            let x: Vec<View> =
-                c.x.iter().map(|&id| View { data: &buffers[id], shape: &p.buffers[id].shape }).collect();
+            let x: Vec<View> = c.x.iter().map(|&id| View { data: &buffers[id], shape: &p.buffers[id].shape }).collect();
             let y = &buffers[c.y];
             let saved: &[f32] = c.saved.filter(|_| c.pass != Pass::Forward).map_or(&[], |id| &buffers[id]);
             match c.pass {
@@ -60,11 +59,8 @@ impl Naive<'_> {
                 Pass::Vjp => {
                     let gy = &buffers[c.dy.unwrap()];
                     let mut rest = out.iter_mut();
-                    let mut gx: Vec<Option<Cotangent>> = c
-                        .gx
-                        .iter()
-                        .map(|g| g.map(|(_, add)| Cotangent { data: rest.next().unwrap(), add }))
-                        .collect();
+                    let mut gx: Vec<Option<Cotangent>> =
+                        c.gx.iter().map(|g| g.map(|(_, add)| Cotangent { data: rest.next().unwrap(), add })).collect();
                     c.op.vjp(&x, y, saved, gy, &mut gx);
                 }
             }
