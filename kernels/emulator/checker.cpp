@@ -9,7 +9,6 @@
 #include "engine.h"
 #include <algorithm>
 #include <cstdio>
-#include <dlfcn.h>
 #include <sys/mman.h>
 
 // The bounds of the program's own image, where constants of kernels lie.
@@ -77,12 +76,12 @@ bool in_image(const char* p) { return p >= __executable_start && p < _end; }
     for (auto& [at, range] : buffers) consider(range);
     if (near) {
         fail("out of bounds: %s of %zu bytes, %zu bytes past the end of %s%s", word(how), n, past,
-             name_of(*near, near->low).c_str(), line.c_str());
+             name_of(*near, near->high).c_str(), line.c_str());
     }
     for (auto& [at, range] : buffers) {
         if (p >= range.low || p + PAGE < range.low) continue;
         fail("out of bounds: %s of %zu bytes, %td bytes before %s%s", word(how), n, range.low - p,
-             name_of(range, range.low).c_str(), line.c_str());
+             name_of(range, range.high).c_str(), line.c_str());
     }
     fail("out of bounds: %s of %zu bytes at %p, which is in no buffer%s", word(how), n, static_cast<const void*>(p),
          line.c_str());
@@ -278,28 +277,6 @@ void access_at(const Site* site, const void* at, size_t bytes, Access how) {
 
 void undefined_lane(int lane, unsigned mask) {
     if (engine.options.checked) fail("a shuffle reads lane %d, which is not in mask %08x", lane, mask);
-}
-
-const char* base_name(const char* path) {
-    const char* slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-std::string source_line(const void* pc) {
-    Dl_info info;
-    if (!dladdr(pc, &info) || !info.dli_fname) return "?";
-    char command[1024];
-    auto offset = static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase) - 1;
-    snprintf(command, sizeof command, "addr2line -e '%s' %#tx 2>/dev/null", info.dli_fname, offset);
-    std::string line;
-    if (FILE* pipe = popen(command, "r")) {
-        char text[1024];
-        if (fgets(text, sizeof text, pipe)) line = text;
-        pclose(pipe);
-    }
-    line = line.substr(0, line.find_first_of(" \n"));
-    line = base_name(line.c_str());
-    return line.empty() || line[0] == '?' ? "?" : line;
 }
 
 } // namespace simt
