@@ -28,7 +28,11 @@ const BUGS: [(&str, Shape, &str); 74] = [
     ("bug_exited_lanes_in_mask", ONE_BLOCK, "exits while lanes|have exited"),
     ("bug_masks_that_differ", ONE_BLOCK, "warp divergence|have exited"),
     ("bug_mma_in_half_warp", ONE_BLOCK, "exits while lanes|have exited"),
-    ("bug_dynamic_shared_overrun", Shape { shared: 1024, ..ONE_BLOCK }, "out of bounds: write of 4 bytes, 0 bytes past"),
+    (
+        "bug_dynamic_shared_overrun",
+        Shape { shared: 1024, ..ONE_BLOCK },
+        "out of bounds: write of 4 bytes, 0 bytes past",
+    ),
     ("bug_no_dynamic_shared", ONE_BLOCK, "launched with none"),
     ("bug_shared_overrun", ONE_BLOCK, "out of bounds: write beyond shared array `first`"),
     ("bug_read_past_the_end", ONE_BLOCK, "out of bounds: read of 4 bytes, 0 bytes past"),
