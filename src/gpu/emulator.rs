@@ -271,6 +271,13 @@ impl Emulator {
     }
 }
 
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let left: Vec<u64> = self.buffers.borrow().keys().copied().collect();
+        left.into_iter().for_each(|at| self.free(Ptr(at)));
+    }
+}
+
 impl Device for Emulator {
     fn describe(&self) -> String {
         let options = self.options.get();
