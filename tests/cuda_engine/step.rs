@@ -2,8 +2,10 @@
 //! replayed, against the host's.
 use super::programs::golden_model;
 use super::*;
+use fipk::Error;
 use fipk::data::{Batch, Input, Targets, Values};
 use fipk::engine::{Clip, Optimizer, Pull, Update};
+use fipk::fip::memory::gradient;
 use fipk::fip::recipe::Objective;
 use fipk::fip::runner::{Losses, Runner};
 use fipk::models::Network;
@@ -129,4 +131,24 @@ fn a_step_in_bf16_stays_near_the_one_in_f32() {
     for (a, b) in f32s.norms.iter().zip(&bf16.norms) {
         close(*b, *a, 0.1 * a, "norm of the gradient");
     }
+}
+
+#[test]
+fn a_batch_without_room_names_the_one_that_fits() {
+    let (network, layout, start) = golden_model("bert_classify_gelu");
+    let mut subject: Subject = Box::new(emulated(layout.clone(), Dtype::F32));
+    let (w, g) = (subject.zeros().unwrap(), subject.zeros().unwrap());
+    subject.write(w, 0, &start).unwrap();
+    let objective = Objective { distance: 0.0, labels: 1.0, ..Objective::default() };
+    let mut runner = Runner::new(subject, network.clone(), objective.clone());
+    let mut rng = Rng::new(5, 0);
+    let large = batch(&network, 1 << 20, 9, &mut rng);
+    let error = runner.gradient(w, g, &large, None, false).unwrap_err();
+    let Error::Memory { wanted, free, hint, .. } = &error else { panic!("an error of memory, not {error}") };
+    let named: usize = hint.split(' ').find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{hint}"));
+    let needs = |rows| gradient(&network, &objective, &layout, rows, 9, Some(Dtype::F32)).unwrap().total();
+    assert!(needs(named) <= *free && needs(named + 1) > *free && wanted > free, "{error}");
+    // What found no room takes none from what does.
+    let small = batch(&network, 2, 9, &mut rng);
+    assert!(runner.gradient(w, g, &small, None, false).unwrap().loss > 0.0);
 }

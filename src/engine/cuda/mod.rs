@@ -2,7 +2,7 @@
 //!
 //! Every vector is f32 in the layout. In bf16, matrices are read from a bf16 shadow of the vector, which the fused
 //! update writes along and everything else leaves stale until it is cast anew. Activations, uploads and scratch
-//! have an arena each, as large as the largest program that was loaded.
+//! have an arena each, as large as the largest program that has run.
 use super::{
     Bindings, Census, Clip, Criterion, Engine, Loaded, Mask, Selected, Stepped, Update, Updated, Vector, bind,
 };

@@ -1,6 +1,6 @@
 //! Running a program on a device: one upload of what comes from outside, then a launch or a few for each call. Nothing
 //! waits until something is read.
-use super::{Arena, Cuda, Last, Storage, Stored};
+use super::{Arena, Cuda, Last, Stored};
 use crate::engine::bind::{Bound, fetched, unreached, wrong};
 use crate::engine::{Bindings, Vector};
 use crate::gpu::{Dtype, Ptr, Queue};
@@ -39,7 +39,7 @@ impl Cuda {
         let id = |v: Option<Vector>| v.map(|v| v.0);
         let (tangents, cotangents) = (id(bound.tangents), id(bound.cotangents));
         self.last = None;
-        self.make_room()?;
+        self.make_room(program)?;
         for v in [Some(with.params.0), tangents].into_iter().flatten() {
             self.refresh(v)?;
         }
@@ -52,10 +52,11 @@ impl Cuda {
         Ok(Target { program, params: with.params.0, tangents, cotangents, accumulate: with.accumulate })
     }
 
-    /// Arenas for the largest of the programs that are loaded.
-    fn make_room(&mut self) -> Result<()> {
-        let most = |of: fn(&Storage) -> usize| self.programs.iter().map(|p| of(&p.storage)).max().unwrap_or(0);
-        let sizes = [most(Storage::activations), most(Storage::inputs), most(Storage::scratch)];
+    /// Arenas for the largest of the programs that have run, this one with them: one that finds no room leaves it to
+    /// others.
+    fn make_room(&mut self, program: usize) -> Result<()> {
+        let s = &self.programs[program].storage;
+        let sizes = [s.activations(), s.inputs(), s.scratch()];
         let arenas = [&mut self.work, &mut self.outside, &mut self.scratch];
         let fits = arenas.into_iter().zip(sizes).try_fold(false, |moved, (a, n)| Ok(a.fit(&self.device, n)? || moved));
         if fits.as_ref().map_or(true, |&moved| moved) {
