@@ -197,21 +197,18 @@ impl Vectorised for Inside<'_> {
 /// inside the one bucket that holds it.
 fn kth(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize) -> (u32, usize) {
     const SHIFT: u32 = 17;
-    let empty = || vec![0u64; 1 << (31 - SHIFT)];
-    let histogram = blocks
-        .par_iter()
-        .with_min_len(16)
-        .fold(empty, |mut h, b| {
-            b.clone().zip(&w[b.clone()]).for_each(|(i, &w)| h[(score(how, i, w) >> SHIFT) as usize] += 1);
-            h
-        })
-        .reduce(empty, |mut a, b| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
-        });
+    let count = |mut h: Vec<u32>, b: &Range<usize>| {
+        b.clone().zip(&w[b.clone()]).for_each(|(i, &w)| h[(score(how, i, w) >> SHIFT) as usize] += 1);
+        h
+    };
+    // Tasks large enough to pay for a histogram, and small enough for its counters.
+    let tasks = blocks.par_iter().with_min_len(16).with_max_len(1 << 16);
+    let parts: Vec<Vec<u32>> = tasks.fold(|| vec![0; 1 << (31 - SHIFT)], count).collect();
+    let mut histogram = vec![0usize; 1 << (31 - SHIFT)];
+    parts.iter().for_each(|h| histogram.iter_mut().zip(h).for_each(|(sum, &n)| *sum += n as usize));
     let (mut bucket, mut below) = (0, 0);
-    while below + (histogram[bucket] as usize) < k {
-        below += histogram[bucket] as usize;
+    while below + histogram[bucket] < k {
+        below += histogram[bucket];
         bucket += 1;
     }
     let bracket = ((bucket as u32) << SHIFT, (bucket as u32) << SHIFT | ((1 << SHIFT) - 1));

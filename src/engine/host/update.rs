@@ -202,8 +202,8 @@ impl<R: Rule> Vectorised for Block<'_, R> {
 impl Sums {
     #[inline(always)]
     fn add<S: Simd>(&mut self, s: S, squares: &mut [S::f32s; 2]) {
-        let [all, pruned] = squares.map(|x| f64::from(s.reduce_sum_f32s(x)));
-        (self.all, self.pruned) = (self.all + all, self.pruned + pruned);
+        self.all += f64::from(s.reduce_sum_f32s(squares[0]));
+        self.pruned += f64::from(s.reduce_sum_f32s(squares[1]));
         *squares = [s.splat_f32s(0.0); 2];
     }
 }
