@@ -6,6 +6,7 @@ mod cases;
 mod list;
 mod memory;
 mod ops;
+mod products;
 mod record;
 mod row;
 pub use bound::{Bound, Stored};
