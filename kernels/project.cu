@@ -73,9 +73,11 @@ FIPK_ARGS(CountArgs, 88);
 // A block takes a run of tiles, so that it seldom changes the segment.
 template <class Score>
 FIPK_DEVICE void count(const CountArgs& p, u32* bins, const Staged& staged) {
-    const Control c = *p.control;
-    const bool from_list = c.source == FROM_LIST || (p.digit == 2 && p.by_span == 0 && c.listed <= p.room);
-    if (!from_list && p.digit == 0 && c.counted != 0) return;
+    // Only the digit that gathers changes `listed`, and it does not read it.
+    const bool census = p.control->source == FROM_LIST, gathered = p.digit == 2 && p.by_span == 0;
+    const u64 listed = census || gathered ? p.control->listed : 0;
+    const bool from_list = census || (gathered && listed <= p.room);
+    if (!from_list && p.digit == 0 && p.control->counted != 0) return;
     const u32 last = (1u << p.width) - 1;
     clear_bins(bins);
     if (threadIdx.x == 0) *staged.count = 0;
@@ -83,7 +85,7 @@ FIPK_DEVICE void count(const CountArgs& p, u32* bins, const Staged& staged) {
     if (from_list) {
         const u64 prefix = p.segments[0].prefix;
         const u64 stride = static_cast<u64>(gridDim.x) * blockDim.x;
-        for (u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x; i < c.listed; i += stride) {
+        for (u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x; i < listed; i += stride) {
             const u32 s = p.list[i];
             if (s >> p.shift >> p.width == prefix) atomicAdd(&bins[s >> p.shift & last], 1u);
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 mod arenas;
 mod bind;
+mod constants;
 pub mod cuda;
 mod host;
 mod select;
@@ -14,7 +15,7 @@ mod update;
 pub use crate::gpu::Dtype;
 pub use arenas::Arenas;
 pub use host::Host;
-pub use select::{Census, Criterion, Pattern, Score, Selected};
+pub use select::{Census, Counted, Criterion, Pattern, Score, Selected};
 pub use update::{Clip, Optimizer, Pull, Stepped, Update, Updated};
 
 /// A vector of weight space that an engine holds, in its layout.

@@ -1,4 +1,6 @@
 //! Which weights are pruned: patterns, scores, and the exact choice of the k smallest.
+use crate::Error;
+use crate::params::{Layout, Role};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -85,6 +87,20 @@ pub struct Criterion {
 }
 
 impl Criterion {
+    /// Whether the scope fits the layout's prunable spans.
+    pub(crate) fn check(&self, layout: &Layout) -> Result<(), Error> {
+        if let Pattern::NofM { n, m } = self.pattern
+            && let Some(s) = layout.with_role(Role::Prunable).find(|s| s.matrix().1 % m != 0)
+        {
+            return Err(Error::usage(
+                format!("--scope {n}:{m}"),
+                format!("{} has rows of {}, which groups of {m} do not fill", s.name, s.matrix().1),
+                format!("leave it out with --exclude '{}'", s.name),
+            ));
+        }
+        Ok(())
+    }
+
     /// How many of `n` are pruned: round(p n), half away from zero.
     pub fn count(&self, n: usize) -> usize {
         ((self.sparsity * n as f64).round() as usize).min(n)
@@ -92,9 +108,18 @@ impl Criterion {
 }
 
 /// A count of magnitudes around the last threshold, made in passing by [`super::Engine::update`]: with the
-/// k-th inside the bracket, the choice is exact without another pass.
+/// k-th inside the bracket, the choice is exact without another pass. Only the engine that made it looks inside; to any
+/// other, or once it is spent, it says nothing, which costs time and never a right mask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Census {
+pub enum Census {
+    /// Here.
+    Counted(Counted),
+    /// In a device's memory, as the census of this number.
+    Kept(u64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
     /// Magnitudes as bits, both ends inside.
     pub bracket: (u32, u32),
     /// How many lie below it.

@@ -1,6 +1,6 @@
 //! The list of checks, and running what a filter names.
 use super::row::Row;
-use super::{cases, ops, record};
+use super::{cases, flat, ops, record};
 use crate::Result;
 use crate::gpu::{Device, Dtype};
 use std::rc::Rc;
@@ -29,6 +29,7 @@ pub fn checks(seed: u64) -> Vec<Check> {
             all.push(Check { names, run: Box::new(move |device| ops::check_op(device, &case, dtype)) });
         }
     }
+    all.extend(flat::checks(seed));
     all.extend(record::checks());
     all
 }

@@ -3,6 +3,7 @@
 mod bound;
 mod case;
 mod cases;
+mod flat;
 mod list;
 mod memory;
 mod ops;

@@ -1,11 +1,11 @@
 //! The exact choice of what is pruned, on the host: ties by index, the same bits on every device.
 use super::{BLOCK, dot, split};
+use crate::Result;
 use crate::engine::select::{Score, magnitude_bits};
-use crate::engine::{Census, Criterion, Pattern, Selected};
+use crate::engine::{Census, Counted, Criterion, Pattern, Selected};
 use crate::ops::simd;
 use crate::params::{Layout, Role, Span};
 use crate::rng::philox;
-use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -28,22 +28,17 @@ pub(super) fn select(
     mask: &mut [u32],
 ) -> Result<Selected> {
     let spans: Vec<&Span> = layout.with_role(Role::Prunable).collect();
-    if let Pattern::NofM { n, m } = how.pattern
-        && let Some(s) = spans.iter().find(|s| s.matrix().1 % m != 0)
-    {
-        return Err(Error::usage(
-            format!("--scope {n}:{m}"),
-            format!("{} has rows of {}, which groups of {m} do not fill", s.name, s.matrix().1),
-            format!("leave it out with --exclude '{}'", s.name),
-        ));
-    }
+    how.check(layout)?;
     mask.fill(0);
     match how.pattern {
         Pattern::Global => {
             let blocks: Vec<Range<usize>> = spans.iter().flat_map(|s| cut(s.range())).collect();
             let k = how.count(spans.iter().map(|s| s.len).sum());
-            let census = census.filter(|_| how.score == Score::Magnitude);
-            smallest(w, how.score, &blocks, k, census, mask);
+            let counted = match census {
+                Some(Census::Counted(counted)) if how.score == Score::Magnitude => Some(counted),
+                _ => None,
+            };
+            smallest(w, how.score, &blocks, k, counted, mask);
         }
         Pattern::Layer => {
             for s in &spans {
@@ -83,11 +78,11 @@ fn scores<'b>(how: Score, block: &Range<usize>, w: &[f32], buffer: &'b mut Vec<u
 }
 
 /// Set the bits of the k smallest scores of all blocks together; of equal ones, the first by index.
-fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, census: Option<Census>, mask: &mut [u32]) {
+fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, counted: Option<Counted>, mask: &mut [u32]) {
     if k == 0 {
         return;
     }
-    let (kth, below) = match census.and_then(|c| from_census(c, k)) {
+    let (kth, below) = match counted.and_then(|c| from_census(c, k)) {
         Some(found) => found,
         None => kth(w, how, blocks, k),
     };
@@ -129,7 +124,7 @@ fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, census: Op
 }
 
 /// The k-th smallest of a census and how many are smaller, if it lies in the bracket.
-fn from_census(mut census: Census, k: usize) -> Option<(u32, usize)> {
+fn from_census(mut census: Counted, k: usize) -> Option<(u32, usize)> {
     let nth = k.checked_sub(census.below + 1).filter(|&n| n < census.inside.len())?;
     let (smaller, &mut kth, _) = census.inside.select_nth_unstable(nth);
     let smaller = smaller.iter().filter(|&&s| s < kth).count();
@@ -163,7 +158,7 @@ fn kth(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize) -> (u32, usize)
     };
     let inside: Vec<u32> = blocks.par_iter().flat_map_iter(in_bucket).collect();
     // The bucket was chosen to hold the k-th, so the census does.
-    from_census(Census { bracket: (0, 0), below, inside }, k).unwrap_or((0, 0))
+    from_census(Counted { bracket: (0, 0), below, inside }, k).unwrap_or((0, 0))
 }
 
 /// In every group of `size` neighbours of a span, set the bits of the k smallest.

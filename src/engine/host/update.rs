@@ -1,8 +1,9 @@
 //! The fused step on the host: gradient, moments, weights, pull, mask, norms and the census of magnitudes in
 //! one pass; 28 bytes a parameter move (w, g, m, v read, w, m, v written) and one bit of mask.
 use super::{Host, split};
+use crate::engine::constants::Constants;
 use crate::engine::select::magnitude_bits;
-use crate::engine::{Census, Optimizer, Pull, Update, Updated};
+use crate::engine::{Census, Counted, Optimizer, Update, Updated};
 use crate::ops::simd;
 use crate::params::{Role, Span};
 use crate::{Error, Result};
@@ -11,57 +12,6 @@ use std::ops::Range;
 
 /// Elements a word of the mask covers; the loops run over this many lanes.
 const LANES: usize = 32;
-
-/// The step's constants: one formula serves every pull, so the loop has no branches.
-#[derive(Clone, Copy)]
-struct Constants {
-    scale: f32,
-    rate: f32,
-    /// Added to a pruned weight's gradient, times the weight.
-    pull: f32,
-    /// How far a pruned weight shrinks.
-    shrink: f32,
-    /// 0 to hold pruned weights at zero, 1 to let them go.
-    keep: f32,
-    decay: f32,
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
-    /// 1/(1 − β₁ᵗ) and 1/√(1 − β₂ᵗ).
-    correct1: f32,
-    correct2: f32,
-}
-
-impl Constants {
-    fn new(u: &Update, decays: bool) -> Self {
-        let (beta1, beta2, epsilon, decay) = match u.optimizer {
-            Optimizer::AdamW { beta1, beta2, epsilon, decay } | Optimizer::Adam { beta1, beta2, epsilon, decay } => {
-                (beta1, beta2, epsilon, decay)
-            }
-            Optimizer::Sgd { momentum, decay } => (momentum, 0.0, 0.0, decay),
-        };
-        let power = |beta: f32| 1.0 - f64::from(beta).powi(i32::try_from(u.step).unwrap_or(i32::MAX));
-        let (pull, shrink, keep) = match u.pull {
-            Pull::None => (0.0, 0.0, 1.0),
-            Pull::Gradient { coefficient } => (coefficient, 0.0, 1.0),
-            Pull::Shrink { by } => (0.0, by, 1.0),
-            Pull::Hold => (0.0, 0.0, 0.0),
-        };
-        Self {
-            scale: u.gradient_scale,
-            rate: u.learning_rate,
-            pull,
-            shrink,
-            keep,
-            decay: if decays { decay } else { 0.0 },
-            beta1,
-            beta2,
-            epsilon,
-            correct1: (1.0 / power(beta1)) as f32,
-            correct2: (1.0 / power(beta2).sqrt()) as f32,
-        }
-    }
-}
 
 /// (w, m, v) after the optimizer's step on gradient g.
 trait Rule: Copy + Sync {
@@ -164,7 +114,12 @@ fn block(
             out
         };
         let (mut lw, lg, mut lm, mut lv) = (pad(w_end), pad(g_end), pad(m_end), pad(v_end));
-        word(rule, c, bits.next().unwrap_or(0), &mut lw, &lg, &mut lm, &mut lv, &mut sums);
+        let mut tail = [[0.0f32; LANES]; 2];
+        word(rule, c, bits.next().unwrap_or(0), &mut lw, &lg, &mut lm, &mut lv, &mut tail);
+        // Behind the end stands 0 / 0 where epsilon is 0.
+        for (sums, tail) in sums.iter_mut().zip(tail) {
+            sums[..n].iter_mut().zip(tail).for_each(|(s, t)| *s += t);
+        }
         w_end.copy_from_slice(&lw[..n]);
         m_end.copy_from_slice(&lm[..n]);
         v_end.copy_from_slice(&lv[..n]);
@@ -264,7 +219,7 @@ impl Host {
             .collect();
 
         let mut out = Updated::default();
-        let mut total = u.census.map(|bracket| Census { bracket, below: 0, inside: Vec::new() });
+        let mut total = u.census.map(|bracket| Counted { bracket, below: 0, inside: Vec::new() });
         for d in done {
             out.squares += d.squares;
             out.pruned_squares += d.pruned;
@@ -276,7 +231,7 @@ impl Host {
                 total.inside.extend(inside);
             }
         }
-        out.census = total;
+        out.census = total.map(Census::Counted);
         Ok(out)
     }
 }
