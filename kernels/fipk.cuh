@@ -29,9 +29,8 @@
 // An array in shared memory: FIPK_SHARED(float, tile, [16][17]). Names are unique within a file.
 #define FIPK_SHARED(T, name, ...) __shared__ __align__(16) T name __VA_ARGS__
 // The launch's dynamic shared memory, aligned to 1024 bytes.
-#define FIPK_DYNAMIC_SHARED(T, name)                                  \
-    extern __shared__ __align__(1024) unsigned char fipk_dynamic_[]; \
-    T* name = reinterpret_cast<T*>(fipk_dynamic_)
+extern __shared__ __align__(1024) unsigned char fipk_dynamic_[];
+#define FIPK_DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(fipk_dynamic_)
 // Code that only sm_90a has (wgmma, TMA).
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define FIPK_SM90A 1

@@ -13,10 +13,10 @@
 // an exclusive-or on the column keeps that free of bank conflicts and leaves groups of four together.
 // With split > 1, blockIdx.y takes a part of k into `partial`, and gemm_split_sum adds the parts up in order.
 //
-// 2 m n k FLOPs a pair; m k (n / 64) + n k (m / 128) elements read, mostly from L2, and m n written. A warp reads shared
-// memory for 4 cycles (large tiles) or 3 (small ones) while its FMAs take 8 or 4: bound by the FMA pipes, 67 TFLOP/s on
-// an H100 at best. Two blocks fit a multiprocessor. Tensor cores are for the kernels that this one judges.
-// Not yet run on a GPU.
+// 2 m n k FLOPs a pair; m k (n / 64) + n k (m / 128) elements read, mostly from L2, and m n written. For each step along
+// k a warp reads shared memory for 4 cycles (large tiles) or 3 (small ones) while its FMAs take 8 or 4: bound by the FMA
+// pipes, 67 TFLOP/s on an H100 on paper. Two blocks fit a multiprocessor. Tensor cores are for the kernels that this one
+// judges. Not yet run on a GPU.
 #include "quad.cuh"
 
 constexpr int THREADS = 256;
@@ -187,7 +187,8 @@ template <class A, class B, bool A_INNER_K, bool B_INNER_K, int ROWS> FIPK_DEVIC
         if (p.split == 1) {
             finish(p, row, column, v, aligned_c);
         } else {
-            put_quad<float>(p.partial, (blockIdx.y * p.m + row) * p.n + column, v, p.n - column, aligned_partial, false);
+            const u64 at = (blockIdx.y * p.m + row) * p.n + column;
+            put_quad<float>(p.partial, at, v, p.n - column, aligned_partial, false);
         }
     }
 }
@@ -210,14 +211,14 @@ FIPK_KERNEL(gemm_split_sum, GemmArgs, 256) {
 }
 
 // gemm_<layout>_<tile>_<A>_<B>.
-#define GEMM_OF(layout, rows, name_a, name_b, A, B, a_inner_k, b_inner_k)                      \
+#define GEMM_OF(layout, rows, name_a, name_b, A, B, a_inner_k, b_inner_k)                       \
     FIPK_KERNEL_BLOCKS(gemm_##layout##_##rows##x64_##name_a##_##name_b, GemmArgs, THREADS, 2) { \
-        gemm<A, B, a_inner_k, b_inner_k, rows>(p);                                             \
+        gemm<A, B, a_inner_k, b_inner_k, rows>(p);                                              \
     }
-#define GEMM(layout, rows, a_inner_k, b_inner_k)                            \
-    GEMM_OF(layout, rows, f32, f32, float, float, a_inner_k, b_inner_k)     \
-    GEMM_OF(layout, rows, f32, bf16, float, bf16, a_inner_k, b_inner_k)     \
-    GEMM_OF(layout, rows, bf16, f32, bf16, float, a_inner_k, b_inner_k)     \
+#define GEMM(layout, rows, a_inner_k, b_inner_k)                        \
+    GEMM_OF(layout, rows, f32, f32, float, float, a_inner_k, b_inner_k) \
+    GEMM_OF(layout, rows, f32, bf16, float, bf16, a_inner_k, b_inner_k) \
+    GEMM_OF(layout, rows, bf16, f32, bf16, float, a_inner_k, b_inner_k) \
     GEMM_OF(layout, rows, bf16, bf16, bf16, bf16, a_inner_k, b_inner_k)
 GEMM(nt, 64, true, true)
 GEMM(nt, 128, true, true)

@@ -19,12 +19,11 @@ struct AddArgs {
     const void* b;
     void* y;
     u64 n;
-    u64 packs;
 };
-FIPK_ARGS(AddArgs, 40);
+FIPK_ARGS(AddArgs, 32);
 
 template <class T> FIPK_DEVICE void add_forward(const AddArgs& p) {
-    over_elements<T>(p.n, p.packs, [&](auto width, u64 i) {
+    over_elements<T>(p.n, aligned(p.a, p.b, p.y), [&](auto width, u64 i) {
         constexpr int W = decltype(width)::value;
         float a[W], b[W];
         load_n<T>(a, p.a, i);
@@ -41,14 +40,13 @@ struct AccumulateArgs {
     const void* v;
     void* g;
     u64 n;
-    u64 packs;
     u32 add;
     u32 wide; // g is f32 whatever v is
 };
-FIPK_ARGS(AccumulateArgs, 40);
+FIPK_ARGS(AccumulateArgs, 32);
 
 template <class T> FIPK_DEVICE void accumulate(const AccumulateArgs& p) {
-    over_elements<T>(p.n, p.packs, [&](auto width, u64 i) {
+    over_elements<T>(p.n, aligned(p.v, p.g), [&](auto width, u64 i) {
         constexpr int W = decltype(width)::value;
         float v[W];
         load_n<T>(v, p.v, i);
@@ -79,12 +77,11 @@ struct CurveArgs {
     const void* x;
     void* y;
     u64 n;
-    u64 packs;
 };
-FIPK_ARGS(CurveArgs, 32);
+FIPK_ARGS(CurveArgs, 24);
 
 template <class T, class Curve> FIPK_DEVICE void curve_forward(const CurveArgs& p) {
-    over_elements<T>(p.n, p.packs, [&](auto width, u64 i) {
+    over_elements<T>(p.n, aligned(p.x, p.y), [&](auto width, u64 i) {
         constexpr int W = decltype(width)::value;
         float v[W];
         load_n<T>(v, p.x, i);
@@ -99,13 +96,12 @@ struct SlopeArgs {
     const void* d;
     void* out;
     u64 n;
-    u32 packs;
-    u32 add;
+    u64 add;
 };
 FIPK_ARGS(SlopeArgs, 40);
 
 template <class T, class Curve> FIPK_DEVICE void curve_slope(const SlopeArgs& p) {
-    over_elements<T>(p.n, p.packs, [&](auto width, u64 i) {
+    over_elements<T>(p.n, aligned(p.at, p.d, p.out), [&](auto width, u64 i) {
         constexpr int W = decltype(width)::value;
         float v[W], d[W];
         load_n<T>(v, p.at, i);

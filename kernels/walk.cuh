@@ -59,6 +59,11 @@ template <class T, int W> FIPK_DEVICE void copy_n(void* to, u64 i, const void* f
     }
 }
 
+// Whether packs can be read at these bases.
+FIPK_DEVICE bool aligned(const void* a, const void* b = nullptr, const void* c = nullptr) {
+    return ((reinterpret_cast<u64>(a) | reinterpret_cast<u64>(b) | reinterpret_cast<u64>(c)) & 15) == 0;
+}
+
 // Elements 0..n over the whole grid. With `packs` every base is aligned to 16 bytes, and body(Width<W>, i) takes whole
 // packs of T; what is left at the end, or everything, goes one by one.
 template <class T, class F> FIPK_DEVICE void over_elements(u64 n, bool packs, F body) {

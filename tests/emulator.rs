@@ -5,3 +5,7 @@ mod bench;
 mod device;
 #[path = "emulator/planted.rs"]
 mod planted;
+#[path = "emulator/right.rs"]
+mod right;
+#[path = "emulator/wrappers.rs"]
+mod wrappers;

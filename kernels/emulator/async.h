@@ -20,6 +20,8 @@ uint8_t proxy_fences(int thread);
 void mbarrier_landed(unsigned long long* bar, int bytes, int issuer, uint16_t time);
 void mbarrier_check(const Site*, unsigned long long* bar);
 void reset_mbarriers();
+// Is there a barrier that nobody has waited at since a copy for it landed?
+bool mbarrier_unseen();
 
 void reset_wgmma();
 void exit_wgmma(int thread);

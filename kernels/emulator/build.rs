@@ -51,8 +51,9 @@ pub fn build() {
     let (kernels, planted) = (root.join("kernels"), root.join("tests/emulator"));
     fs::create_dir_all(&out).unwrap_or_else(|e| panic!("cannot create {}: {e}", out.display()));
     println!("cargo:rerun-if-changed=kernels");
-    println!("cargo:rerun-if-changed=tests/emulator");
-    println!("cargo:rerun-if-changed=build.rs");
+    for file in files(&planted, &["cu", "cuh"]) {
+        println!("cargo:rerun-if-changed={}", file.display());
+    }
 
     let compiler = cc::Build::new().cpp(true).warnings(false).opt_level(0).debug(false).try_get_compiler();
     let compiler = compiler.unwrap_or_else(|e| {
@@ -62,7 +63,9 @@ pub fn build() {
     // Objects are named by what they are made of: an unchanged one is there already.
     let mut common = DefaultHasher::new();
     (compiler.path(), compiler.args(), ALL, ENGINE, KERNEL).hash(&mut common);
-    for header in [files(&kernels, &["cuh"]), files(&kernels.join("emulator"), &["h"])].concat() {
+    for header in
+        [(&kernels, "cuh"), (&kernels.join("emulator"), "h"), (&planted, "cuh")].map(|(d, e)| files(d, &[e])).concat()
+    {
         (&header, fs::read(&header).ok()).hash(&mut common);
     }
     let prefix = format!("-ffile-prefix-map={}/=", root.display());

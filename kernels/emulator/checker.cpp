@@ -9,7 +9,6 @@
 #include "engine.h"
 #include <algorithm>
 #include <cstdio>
-#include <dlfcn.h>
 #include <sys/mman.h>
 
 // The bounds of the program's own image, where constants of kernels lie.
@@ -27,7 +26,7 @@ Range* last_buffer = nullptr; // the one that find_range found last
 uint32_t first_epoch = 0;             // of the launch
 std::vector<uint32_t> block_epochs;   // the first epoch of every block so far
 std::vector<bool> seen;               // blocks whose writes the present one may read
-std::vector<bool> fenced;             // threads of the present block that have executed a fence
+bool fenced = false;                  // a thread of the present block has executed a fence
 std::map<const char*, std::vector<bool>> published; // by the address of an atomic: the blocks that it makes visible
 
 size_t block_of(uint32_t epoch) {
@@ -77,12 +76,12 @@ bool in_image(const char* p) { return p >= __executable_start && p < _end; }
     for (auto& [at, range] : buffers) consider(range);
     if (near) {
         fail("out of bounds: %s of %zu bytes, %zu bytes past the end of %s%s", word(how), n, past,
-             name_of(*near, near->low).c_str(), line.c_str());
+             name_of(*near, near->high).c_str(), line.c_str());
     }
     for (auto& [at, range] : buffers) {
         if (p >= range.low || p + PAGE < range.low) continue;
         fail("out of bounds: %s of %zu bytes, %td bytes before %s%s", word(how), n, range.low - p,
-             name_of(range, range.low).c_str(), line.c_str());
+             name_of(range, range.high).c_str(), line.c_str());
     }
     fail("out of bounds: %s of %zu bytes at %p, which is in no buffer%s", word(how), n, static_cast<const void*>(p),
          line.c_str());
@@ -94,6 +93,9 @@ struct Checked {
     Access how;
     By by;
     int thread;
+    // The present: the epoch and the block's first, the thread's clock and turns.
+    uint32_t now, start;
+    uint16_t time, turn;
     bool writes() const { return how != Access::READ && how != Access::PEEK; }
     bool shared() const { return range.kind == Range::SHARED; }
 
@@ -105,34 +107,33 @@ struct Checked {
     }
 };
 
-void check_write_before(const Checked& c, const Shadow& s, bool this_block, uint32_t now) {
+void check_write_before(const Checked& c, const Shadow& s, bool this_block) {
     if (!s.write_epoch || (c.how == Access::ATOMIC && s.is & ATOMIC)) return;
     const char* kind = s.is & ATOMIC ? "atomic" : s.is & BY_COPY ? "asynchronous copy" : "write";
     if (this_block) {
-        if (s.write_epoch == now && !ordered(c.thread, s.writer, s.write_time)) c.race(kind, s.writer, false);
+        if (s.write_epoch == c.now && !ordered(c.thread, s.writer, s.write_time)) c.race(kind, s.writer, false);
     } else if (!c.shared() && in_unseen_block(s.write_epoch)) {
         c.race(kind, s.writer, true);
     }
 }
 
-void check_reads_before(const Checked& c, const Shadow& s, bool this_block, uint32_t now) {
+void check_reads_before(const Checked& c, const Shadow& s, bool this_block) {
     if (!s.read_epoch) return;
     if (!this_block) {
         if (!c.shared() && in_unseen_block(s.read_epoch)) c.race("read", s.reader, true);
         return;
     }
-    if (s.read_epoch != now) return;
+    if (s.read_epoch != c.now) return;
     if (!ordered(c.thread, s.reader, s.read_time)) c.race("read", s.reader, false);
     // One reader is remembered. Others are known to be unordered where nothing has happened that could order them.
     bool same_warp = s.reader >> 5 == c.thread >> 5;
-    bool lanes = s.is & MANY_LANES && same_warp && s.read_turn == turns(c.thread);
+    bool lanes = s.is & MANY_LANES && same_warp && s.read_turn == c.turn;
     bool warps = s.is & MANY_WARPS && !crosses_warps();
     if (lanes || warps) c.race("read by several threads, one of which is", s.reader, false);
 }
 
 void check_byte(const Checked& c, Shadow& s) {
-    uint32_t now = epoch(), start = block_epochs.back();
-    bool written_here = s.write_epoch >= start, read_here = s.read_epoch >= start;
+    bool written_here = s.write_epoch >= c.start, read_here = s.read_epoch >= c.start;
     if (c.shared() && c.at < c.range.end_of_static && !(s.is & IN_ARRAY)) {
         fail("out of bounds: %s beyond %s%s", word(c.how), name_of(c.range, c.at).c_str(), at_line(c.by).c_str());
     }
@@ -147,7 +148,7 @@ void check_byte(const Checked& c, Shadow& s) {
     if (!c.writes() && c.shared() && !(s.is & WRITTEN && written_here)) {
         fail("uninitialised: read of %s%s", name_of(c.range, c.at).c_str(), at_line(c.by).c_str());
     }
-    check_write_before(c, s, written_here, now);
+    check_write_before(c, s, written_here);
     if (c.how == Access::PEEK) {
         if (!(s.is & BY_COPY) && s.fences == proxy_fences(s.writer)) {
             fail("%s of %s%s, which thread %d wrote and has not executed fence_proxy_async since", word(c.how),
@@ -157,29 +158,28 @@ void check_byte(const Checked& c, Shadow& s) {
     }
     uint16_t thread = static_cast<uint16_t>(c.thread);
     if (c.writes()) {
-        check_reads_before(c, s, read_here, now);
-        s.write_epoch = now;
+        check_reads_before(c, s, read_here);
+        s.write_epoch = c.now;
         s.writer = thread;
-        s.write_time = time_of(c.thread);
+        s.write_time = c.time;
         s.fences = proxy_fences(c.thread);
         uint8_t how = c.how == Access::ATOMIC ? ATOMIC : c.how == Access::COPY ? BY_COPY : 0;
         s.is = static_cast<uint8_t>((s.is & ~(ATOMIC | BY_COPY)) | WRITTEN | how);
         return;
     }
-    uint16_t turn = turns(c.thread);
-    if (s.read_epoch != now) {
+    if (s.read_epoch != c.now) {
         s.is = static_cast<uint8_t>(s.is & ~(MANY_LANES | MANY_WARPS));
     } else if (s.reader >> 5 != c.thread >> 5) {
         s.is = static_cast<uint8_t>((s.is & ~MANY_LANES) | MANY_WARPS);
-    } else if (s.read_turn != turn) {
+    } else if (s.read_turn != c.turn) {
         s.is = static_cast<uint8_t>(s.is & ~MANY_LANES);
     } else if (s.reader != thread) {
         s.is |= MANY_LANES;
     }
-    s.read_epoch = now;
+    s.read_epoch = c.now;
     s.reader = thread;
-    s.read_time = time_of(c.thread);
-    s.read_turn = turn;
+    s.read_time = c.time;
+    s.read_turn = c.turn;
 }
 
 } // namespace
@@ -221,8 +221,20 @@ void check(const char* p, size_t n, Access how, By by, int thread) {
              at_line(by).c_str());
     }
     if (!range->shadow) return;
-    Checked c{*range, p, how, by, thread};
-    for (; c.at < p + n; c.at++) check_byte(c, range->shadow[c.at - range->low]);
+    Checked c{*range, p, how, by, thread, epoch(), block_epochs.back(), time_of(thread), turns(thread)};
+    Shadow* shadow = range->shadow + (p - range->low);
+    Shadow before = shadow[0];
+    check_byte(c, shadow[0]);
+    for (size_t i = 1; i < n; i++) {
+        // What has the same history is judged the same, and bytes of one number have.
+        if (!memcmp(&shadow[i], &before, sizeof before)) {
+            shadow[i] = shadow[i - 1];
+            continue;
+        }
+        before = shadow[i];
+        c.at = p + i;
+        check_byte(c, shadow[i]);
+    }
 }
 
 void mark(const char* at, size_t bytes, uint8_t flag, bool on) {
@@ -246,14 +258,13 @@ void start_block() {
     block_epochs.push_back(epoch());
     seen.assign(block_epochs.size(), false);
     seen.back() = true;
-    fenced.assign(static_cast<size_t>(engine.threads), false);
+    fenced = false;
 }
 
-void fence() {
-    if (engine.running >= 0) fenced[static_cast<size_t>(engine.running)] = true;
-}
+void fence() { fenced = true; }
 
-// A fence and then an atomic publishes all that the block has seen; whoever takes part in the atomic later sees it.
+// A fence, by whichever thread, and then an atomic publish all that the block has seen; whoever takes part in the atomic
+// later sees it.
 void atomic(const void* at, size_t bytes) {
     if (!engine.options.checked || engine.running < 0) return;
     const char* p = static_cast<const char*>(at);
@@ -264,7 +275,7 @@ void atomic(const void* at, size_t bytes) {
     for (size_t i = 0; i < blocks.size(); i++) {
         if (blocks[i]) seen[i] = true;
     }
-    if (fenced[static_cast<size_t>(engine.running)]) {
+    if (fenced) {
         blocks.resize(std::max(blocks.size(), seen.size()));
         for (size_t i = 0; i < seen.size(); i++) {
             if (seen[i]) blocks[i] = true;
@@ -278,28 +289,6 @@ void access_at(const Site* site, const void* at, size_t bytes, Access how) {
 
 void undefined_lane(int lane, unsigned mask) {
     if (engine.options.checked) fail("a shuffle reads lane %d, which is not in mask %08x", lane, mask);
-}
-
-const char* base_name(const char* path) {
-    const char* slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-std::string source_line(const void* pc) {
-    Dl_info info;
-    if (!dladdr(pc, &info) || !info.dli_fname) return "?";
-    char command[1024];
-    auto offset = static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase) - 1;
-    snprintf(command, sizeof command, "addr2line -e '%s' %#tx 2>/dev/null", info.dli_fname, offset);
-    std::string line;
-    if (FILE* pipe = popen(command, "r")) {
-        char text[1024];
-        if (fgets(text, sizeof text, pipe)) line = text;
-        pclose(pipe);
-    }
-    line = line.substr(0, line.find_first_of(" \n"));
-    line = base_name(line.c_str());
-    return line.empty() || line[0] == '?' ? "?" : line;
 }
 
 } // namespace simt

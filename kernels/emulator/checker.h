@@ -69,8 +69,7 @@ void start_block();
 
 // "file:line" of an address in the code.
 std::string source_line(const void* pc);
-// "shared array `tile`, byte 12", "buffer 3 (1024 bytes), byte 8"
+// "shared array `tile` (64 bytes, byte 12)"
 std::string name_of(const Range&, const char* at);
-const char* base_name(const char* path);
 
 } // namespace simt

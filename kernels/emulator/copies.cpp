@@ -174,10 +174,9 @@ void exit_async(int thread) {
 }
 
 void end_async() {
-    if (!loads.empty() && !engine.failed) {
-        engine.failed = true;
-        engine.error = "a block ends while copies of TMA are on their way to its shared memory";
-    }
+    if (engine.failed || (loads.empty() && !mbarrier_unseen())) return;
+    engine.failed = true;
+    engine.error = "a block ends and nobody has waited for a copy of TMA to its shared memory";
 }
 
 uint8_t proxy_fences(int thread) { return fences[thread]; }

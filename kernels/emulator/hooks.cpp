@@ -56,7 +56,7 @@ struct UndefinedAt {
 #define UNDEFINED(handler, words)                                                                       \
     void __ubsan_handle_##handler(const UndefinedAt* at) {                                              \
         if (engine.options.checked && engine.running >= 0) {                                            \
-            simt::fail("undefined: " words " at %s:%u", simt::base_name(at->file), at->line);           \
+            simt::fail("undefined: " words " at %s:%u", at->file, at->line);           \
         }                                                                                               \
     }                                                                                                   \
     void __ubsan_handle_##handler##_abort(const UndefinedAt* at) { __ubsan_handle_##handler(at); }
@@ -85,7 +85,7 @@ struct TypeMismatch {
 };
 void __ubsan_handle_type_mismatch_v1(const TypeMismatch* data, uintptr_t pointer) {
     if (!engine.options.checked || engine.running < 0) return;
-    const char* file = simt::base_name(data->at.file);
+    const char* file = data->at.file;
     size_t alignment = static_cast<size_t>(1) << data->log_alignment;
     if (!pointer) simt::fail("null pointer used at %s:%u", file, data->at.line);
     if (pointer & (alignment - 1)) {

@@ -3,6 +3,7 @@
 #include "clocks.h"
 #include "engine.h"
 #include "twins.h"
+#include <algorithm>
 #include <map>
 
 namespace simt {
@@ -12,6 +13,7 @@ namespace {
 struct Mbarrier {
     int count, pending, bytes;
     unsigned phase;
+    bool unseen; // copies have landed, and nobody has waited for them
     // What the arrivals of the running phase released, and what complete phases did.
     Clock arriving, complete;
 };
@@ -43,6 +45,10 @@ void step(Mbarrier& m) {
 
 void reset_mbarriers() { all.clear(); }
 
+bool mbarrier_unseen() {
+    return std::any_of(all.begin(), all.end(), [](const auto& m) { return m.second.unseen; });
+}
+
 void mbarrier_init(const Site* site, Word* bar, int count) {
     shared_offset(bar);
     if (reinterpret_cast<uintptr_t>(bar) & 7) {
@@ -53,7 +59,7 @@ void mbarrier_init(const Site* site, Word* bar, int count) {
     }
     access_at(site, bar, sizeof *bar, Access::WRITE);
     *bar = TOKEN;
-    all[bar] = Mbarrier{count, count, 0, 0, {}, {}};
+    all[bar] = Mbarrier{count, count, 0, 0, false, {}, {}};
 }
 
 void mbarrier_arrive(const Site* site, Word* bar, int bytes) {
@@ -75,6 +81,7 @@ bool mbarrier_try_wait(const Site* site, Word* bar, int parity) {
         m = &find(site, bar);
     }
     if ((m->phase & 1) == static_cast<unsigned>(parity & 1)) return false;
+    m->unseen = false;
     acquire(engine.running, m->complete);
     return true;
 }
@@ -86,6 +93,7 @@ void mbarrier_landed(Word* bar, int bytes, int issuer, uint16_t time) {
     if (found == all.end() || *bar != TOKEN) fail("a copy lands at a barrier that is no longer there");
     Mbarrier& m = found->second;
     m.bytes -= bytes;
+    m.unseen = true;
     Clock copied;
     copied.known.resize(static_cast<size_t>(engine.threads));
     copied.known[static_cast<size_t>(issuer)] = time;

@@ -1,5 +1,7 @@
 // The block's shared memory: static arrays from the bottom, each between red zones, then what the launch asked for.
 #include "engine.h"
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 
 namespace simt {
@@ -45,7 +47,8 @@ void reset_shared() {
 
 void* shared_array(SharedArray* array) {
     if (array->launch == engine.launch) return array->at;
-    used = (used + 127) / 128 * 128;
+    // Aligned to 16 bytes and no more, so that a kernel that counts on more is found out.
+    used = (used + 127) / 128 * 128 + 16;
     declared += (array->bytes + 15) / 16 * 16;
     if (declared > MOST_STATIC || used + array->bytes + RED > STATIC) {
         fail("static shared arrays of %zu bytes with `%s`; a kernel may have %zu", declared, array->name, MOST_STATIC);
@@ -75,24 +78,26 @@ unsigned shared_offset(const void* p) {
 }
 
 std::string name_of(const Range& range, const char* at) {
-    char text[256];
+    char name[256];
+    ptrdiff_t byte = at - range.low;
+    size_t bytes = static_cast<size_t>(range.high - range.low);
+    bool is_static = range.kind == Range::SHARED && at < range.end_of_static;
     if (range.kind == Range::GLOBAL) {
-        snprintf(text, sizeof text, "global memory (buffer %d of %zu bytes, byte %td)", range.id,
-                 static_cast<size_t>(range.high - range.low), at - range.low);
-        return text;
+        snprintf(name, sizeof name, "global memory (buffer %d of %zu bytes", range.id, bytes);
+    } else if (!is_static) {
+        byte = at - range.end_of_static;
+        snprintf(name, sizeof name, "dynamic shared memory (%zu bytes", dynamic);
+    } else {
+        auto above = [&](const Placed& p) { return p.at <= static_cast<size_t>(byte); };
+        auto found = std::find_if(arrays.rbegin(), arrays.rend(), above);
+        if (found == arrays.rend()) return "shared memory below all arrays";
+        byte -= static_cast<ptrdiff_t>(found->at);
+        bytes = found->array->bytes;
+        snprintf(name, sizeof name, "shared array `%s` (%zu bytes", found->array->name, bytes);
     }
-    if (at >= range.end_of_static) {
-        snprintf(text, sizeof text, "dynamic shared memory (%zu bytes, byte %td)", dynamic, at - range.end_of_static);
-        return text;
-    }
-    size_t offset = static_cast<size_t>(at - range.low);
-    for (size_t i = arrays.size(); i-- > 0;) {
-        if (arrays[i].at > offset) continue;
-        snprintf(text, sizeof text, "shared array `%s` (%zu bytes, byte %zu)", arrays[i].array->name,
-                 arrays[i].array->bytes, offset - arrays[i].at);
-        return text;
-    }
-    return "static shared memory below all arrays";
+    // Past the end it is the access that says how far.
+    bool inside = at >= range.low && at < range.high;
+    return std::string(name) + (inside ? ", byte " + std::to_string(byte) + ")" : ")");
 }
 
 } // namespace simt

@@ -1,8 +1,9 @@
 //! Where a verb computes and in what: `--device`, `--dtype`, and the engine they name.
 use super::doctor::proc_line;
 use super::globals::Context;
-use crate::engine::{Dtype, Engine, Host};
-use crate::gpu::Device;
+use crate::engine::{Cuda, Dtype, Engine, Host};
+use crate::gpu::driver::Driver;
+use crate::gpu::{Device, discover, images};
 use crate::params::Layout;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -122,9 +123,9 @@ impl Place {
             Which::Auto => Which::Cpu,
             given => given,
         };
-        if let (Which::Cuda(_), Err(why)) = (device, built()) {
-            let hint = "use --device cpu, or auto";
-            return Err(Error::unsupported("--device", format!("{device}: {why}, which"), hint));
+        if matches!(device, Which::Cuda(_)) && !built() {
+            let what = format!("{device}: built without the CUDA engine, which");
+            return Err(Error::unsupported("--device", what, "use --device cpu, or auto"));
         }
         let usual = match (device, purpose) {
             (Which::Cpu, _) | (_, Purpose::Look) => Numbers::F32,
@@ -153,7 +154,7 @@ impl Place {
 pub fn open_engine(place: Place, layout: Layout) -> Result<Box<dyn Engine>> {
     match place.device {
         Which::Auto | Which::Cpu => Ok(Box::new(Host::new(layout))),
-        _ => unavailable(place),
+        device => Ok(Box::new(Cuda::new(open_device(device)?, layout, place.dtype.stored())?)),
     }
 }
 
@@ -170,7 +171,7 @@ pub fn open_device(device: Which) -> Result<Rc<dyn Device>> {
             "the CPU runs no kernels: it is what they are held against",
             "name a CUDA device with --device cuda:N",
         )),
-        Which::Cuda(_) => Err(Error::device(device.to_string(), "not in this build", "use --device cpu")),
+        Which::Cuda(n) => Ok(Rc::new(Driver::open(n)?)),
     }
 }
 
@@ -181,22 +182,18 @@ pub fn memory_of(device: Which) -> Option<usize> {
             let kib: usize = proc_line("/proc/meminfo", "MemAvailable")?.split_whitespace().next()?.parse().ok()?;
             Some(kib << 10)
         }
-        _ => None,
+        device => open_device(device).and_then(|d| d.memory()).ok().map(|(free, _)| free),
     }
 }
 
 /// CUDA devices that this build can use here.
 fn gpus() -> usize {
-    0
+    if built() { discover::devices().map_or(0, |found| found.len()) } else { 0 }
 }
 
-/// Why this build has no CUDA engine, if it has none.
-fn built() -> Result<(), &'static str> {
-    Err("built without the CUDA engine")
-}
-
-fn unavailable(place: Place) -> Result<Box<dyn Engine>> {
-    Err(Error::device(place.device.to_string(), "not in this build", "use --device cpu"))
+/// Whether this build has the CUDA engine's kernels.
+fn built() -> bool {
+    images::nvcc_release().is_some()
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! What a program takes besides vectors, before anything is loaded.
-use super::cuda::Storage;
+use super::cuda::{Flat, Storage};
 use crate::Result;
 use crate::gpu::Dtype;
 use crate::graph::Program;
+use crate::params::Layout;
 
 /// Bytes by purpose; what several programs share is the largest of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,4 +39,9 @@ impl Arenas {
     pub fn total(self) -> usize {
         self.activations + self.inputs + self.scratch
     }
+}
+
+/// Bytes that operations on weight space need on a device.
+pub fn workspace(layout: &Layout) -> usize {
+    Flat::need(layout)
 }

@@ -1,7 +1,7 @@
 //! What a run takes of a device's memory, from its programs, before it starts.
 use super::objective;
 use super::recipe::{Method, Objective, Recipe};
-use crate::engine::{Arenas, Dtype};
+use crate::engine::{Arenas, Dtype, workspace};
 use crate::graph::{Mode, Program, Wrt};
 use crate::models::Network;
 use crate::params::{Layout, Role};
@@ -60,6 +60,7 @@ impl Needs<'_> {
                 ("moments", moments * vector),
                 ("bf16 shadows", read * shadow),
                 ("mask", mask),
+                ("workspace", if self.dtype.is_some() { workspace(self.layout) } else { 0 }),
                 ("activations", arenas.activations),
                 ("inputs", arenas.inputs),
                 ("scratch", arenas.scratch),
@@ -130,5 +131,23 @@ mod tests {
         }
         assert_eq!(largest(|_| Ok(false)).unwrap(), None);
         assert_eq!(largest(|_| Ok(true)).unwrap(), Some((1 << 20) - 1));
+    }
+
+    #[test]
+    fn an_error_of_memory_names_the_batch_that_would_fit() {
+        let told = |free| {
+            let error = Error::Memory { place: "activations".into(), wanted: 6400, free, hint: String::new() };
+            explain(error, 64, |n| Ok(Arenas { activations: 90 * n, inputs: 10 * n, scratch: 0 })).to_string()
+        };
+        assert!(
+            told(1234).contains("a batch of 12 would fit") && told(1234).contains("of a batch of 64"),
+            "{}",
+            told(1234)
+        );
+        assert!(told(99).contains("no batch would fit"), "{}", told(99));
+        // What is in pieces can be free and not fit.
+        assert!(told(1 << 30).contains("a batch of 63 would fit"), "{}", told(1 << 30));
+        let other = explain(Error::usage("--batch", "no", "yes"), 64, |_| Ok(Arenas::default()));
+        assert!(matches!(other, Error::Usage { .. }));
     }
 }

@@ -91,8 +91,9 @@ impl Default for Options {
 #[repr(C, align(128))]
 struct AlignedArgs([u8; MOST_ARGS]);
 
-/// What CUDA allows.
+/// What CUDA allows: bytes of arguments, and of a block's shared memory.
 const MOST_ARGS: usize = 4096;
+const MOST_SHARED: u32 = 227 << 10;
 
 /// What the words of a tensor map start with: `MAGIC` in kernels/emulator/copies.cpp.
 const MAP: u64 = 0x4649_5f4d_4150;
@@ -176,7 +177,7 @@ impl Emulator {
 
     /// What can be said of a step before it runs.
     fn check(&self, step: &Step) -> Result<()> {
-        let Step::Launch { kernel, grid, threads, args, .. } = step else { return Ok(()) };
+        let Step::Launch { kernel, grid, threads, shared, args } = step else { return Ok(()) };
         let wrong = |what: String, hint: &str| Err(Error::device(format!("kernel {kernel}"), what, hint));
         let Some(known) = self.kernels.get(kernel) else {
             return wrong("there is no such kernel".into(), "kernels are the FIPK_KERNEL(name, ..) of kernels/*.cu");
@@ -188,6 +189,10 @@ impl Emulator {
         if *threads == 0 || threads % 32 != 0 || *threads > known.threads {
             let what = format!("launched with blocks of {threads} threads, its definition allows {}", known.threads);
             return wrong(what, "a block is whole warps, no more than FIPK_KERNEL says");
+        }
+        if *shared > MOST_SHARED {
+            let what = format!("launched with {shared} bytes of dynamic shared memory");
+            return wrong(what, "a block may have 227 KiB on sm_90, of which its static arrays are a part");
         }
         if grid.contains(&0) || grid[1] > 65535 || grid[2] > 65535 || grid[0] > i32::MAX as u32 {
             let what = format!("launched with a grid of {grid:?} blocks");
@@ -263,6 +268,13 @@ impl Emulator {
         }
         let text = CStr::from_bytes_until_nul(&error).map(CStr::to_string_lossy).unwrap_or_default();
         fail(text.into_owned())
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let left: Vec<u64> = self.buffers.borrow().keys().copied().collect();
+        left.into_iter().for_each(|at| self.free(Ptr(at)));
     }
 }
 

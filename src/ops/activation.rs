@@ -1,5 +1,4 @@
 //! Element-wise nonlinearities: GELU (erf and tanh forms), ReLU, tanh.
-use super::device::aligned;
 use super::{CHUNK, Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, math, simd};
 use crate::dual::Dual;
 use crate::gpu::{Args, Ptr, Queue};
@@ -23,10 +22,9 @@ struct CurveArgs {
     x: Ptr,
     y: Ptr,
     n: u64,
-    packs: u64,
 }
 impl Args for CurveArgs {}
-const _: () = assert!(size_of::<CurveArgs>() == 32);
+const _: () = assert!(size_of::<CurveArgs>() == 24);
 
 /// As `SlopeArgs` in kernels/pointwise.cu.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -36,8 +34,7 @@ struct SlopeArgs {
     d: Ptr,
     out: Ptr,
     n: u64,
-    packs: u32,
-    add: u32,
+    add: u64,
 }
 impl Args for SlopeArgs {}
 const _: () = assert!(size_of::<SlopeArgs>() == 40);
@@ -169,7 +166,7 @@ impl Activation {
         let (n, dtype, name) = (out.numel(), out.dtype, self.name());
         let at = if self == Self::Tanh { &io.y } else { &io.x[0] }.stored(dtype, name, "x")?;
         let (d, out) = (d.stored(dtype, name, "dy")?, out.at);
-        let args = SlopeArgs { at, d, out, n: n as u64, packs: aligned(&[at, d, out]), add: add.into() };
+        let args = SlopeArgs { at, d, out, n: n as u64, add: add.into() };
         queue.launch(&format!("{name}_slope_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
     }
 }
@@ -236,7 +233,7 @@ impl Op for Activation {
             Pass::Forward => {
                 let (y, n, dtype, name) = (io.y.at, io.y.numel(), io.y.dtype, self.name());
                 let x = io.x[0].stored(dtype, name, "x")?;
-                let args = CurveArgs { x, y, n: n as u64, packs: aligned(&[x, y]).into() };
+                let args = CurveArgs { x, y, n: n as u64 };
                 queue.launch(&format!("{name}_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
             }
             Pass::Jvp => match &io.dx[0] {

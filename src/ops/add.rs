@@ -1,5 +1,4 @@
 //! y = a + b, of one shape.
-use super::device::aligned;
 use super::{CHUNK, Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads};
 use crate::dual::Dual;
 use crate::gpu::{Args, Ptr, Queue};
@@ -17,10 +16,9 @@ struct AddArgs {
     b: Ptr,
     y: Ptr,
     n: u64,
-    packs: u64,
 }
 impl Args for AddArgs {}
-const _: () = assert!(size_of::<AddArgs>() == 40);
+const _: () = assert!(size_of::<AddArgs>() == 32);
 
 /// y = a + b, in parallel.
 fn sum(a: &[f32], b: &[f32], y: &mut [f32]) {
@@ -73,7 +71,7 @@ impl Op for Add {
         let add = |a: &DeviceTensor, b: &DeviceTensor, y: &DeviceTensor| {
             let (n, dtype) = (y.numel(), y.dtype);
             let (a, b) = (a.stored(dtype, "add", "a")?, b.stored(dtype, "add", "b")?);
-            let args = AddArgs { a, b, y: y.at, n: n as u64, packs: aligned(&[a, b, y.at]).into() };
+            let args = AddArgs { a, b, y: y.at, n: n as u64 };
             queue.launch(&format!("add_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
         };
         match pass {

@@ -1,6 +1,7 @@
 //! Cross-entropy: y = Σ_r w_r (log Σ_k exp z_rk − z_r,label), z [.., C], labels [..], weights [..] -> \[1\].
-use super::{Cost, Cotangent, Op, Pass, Reads, row_loss, rows_per_task};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, row_loss, rows_per_task};
 use crate::dual::Dual;
+use crate::gpu::{Args, Dtype, Ptr, Queue};
 use crate::tensor::{Element, Shape, View, rows_cols};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -9,6 +10,24 @@ use rayon::prelude::*;
 /// logits; the label of any other is in 0..C. The weights are constants.
 #[derive(Debug)]
 pub struct CrossEntropy;
+
+/// As `CrossEntropyArgs` in kernels/loss.cu.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct CrossEntropyArgs {
+    z: Ptr,
+    labels: Ptr,
+    weights: Ptr,
+    saved: Ptr,
+    dz: Ptr,
+    gy: Ptr,
+    out: Ptr,
+    rows: u64,
+    cols: u64,
+    add: u64,
+}
+impl Args for CrossEntropyArgs {}
+const _: () = assert!(size_of::<CrossEntropyArgs>() == 80);
 
 /// Whether every label that counts is one of `classes`.
 ///
@@ -116,6 +135,52 @@ impl Op for CrossEntropy {
         }
         if let Some(g) = &mut gx[2] {
             g.data.fill(f32::NAN);
+        }
+    }
+    fn exact(&self) -> bool {
+        true
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        row_loss::scratch(pass, x[0])
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        const NAME: &str = "cross_entropy";
+        let (z, (rows, cols)) = (&io.x[0], io.x[0].rows_cols());
+        let mut args = CrossEntropyArgs {
+            z: z.at,
+            labels: io.x[1].at,
+            weights: io.x[2].stored(Dtype::F32, NAME, "weights")?,
+            saved: io.saved,
+            out: queue.scratch,
+            rows: rows as u64,
+            cols: cols as u64,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        match pass {
+            Pass::Forward => {
+                row_loss::launch("cross_entropy_forward", z, &args, queue)?;
+                row_loss::sum_values(&io.y, rows, queue)
+            }
+            Pass::Jvp => {
+                let dy = io.dy()?;
+                match (&io.dx[0], &io.dx[2]) {
+                    (_, Some(_)) => dy.fill(f32::NAN, queue),
+                    (None, None) => dy.zero(queue),
+                    (Some(dz), None) => {
+                        args.dz = dz.stored(z.dtype, NAME, "dz")?;
+                        row_loss::launch("cross_entropy_jvp", z, &args, queue)?;
+                        row_loss::sum_values(&dy, rows, queue)
+                    }
+                }
+            }
+            Pass::Vjp => {
+                if let Some(g) = &io.gx[0] {
+                    (args.out, args.add) = (g.to.stored(z.dtype, NAME, "gz")?, g.add.into());
+                    args.gy = io.dy()?.stored(Dtype::F32, NAME, "gy")?;
+                    row_loss::launch("cross_entropy_vjp", z, &args, queue)?;
+                }
+                row_loss::no_derivative(io, queue)
+            }
         }
     }
 }

@@ -82,21 +82,20 @@ struct AccumulateArgs {
     v: Ptr,
     g: Ptr,
     n: u64,
-    packs: u64,
     add: u32,
     wide: u32,
 }
 impl Args for AccumulateArgs {}
-const _: () = assert!(size_of::<AccumulateArgs>() == 40);
+const _: () = assert!(size_of::<AccumulateArgs>() == 32);
 
 /// Whether rows of `cols` elements at these addresses can be read in packs of 16 bytes: 1 or 0, as kernels take it.
 pub(super) fn packs(dtype: Dtype, cols: usize, at: &[Ptr]) -> u32 {
-    u32::from(cols.is_multiple_of(16 / dtype.bytes()) && aligned(at) != 0)
+    u32::from(cols.is_multiple_of(16 / dtype.bytes()) && aligned(at))
 }
 
-/// Whether arrays at these addresses can be read in packs of 16 bytes, whatever their length.
-pub(super) fn aligned(at: &[Ptr]) -> u32 {
-    u32::from(at.iter().all(|at| at.0 % 16 == 0))
+/// Whether all bases are aligned to 16 bytes.
+pub(super) fn aligned(at: &[Ptr]) -> bool {
+    at.iter().all(|at| at.0 % 16 == 0)
 }
 
 /// A cotangent to be written, or added to.
@@ -115,14 +114,7 @@ impl DeviceCotangent<'_> {
         }
         let wide = g.dtype == Dtype::F32;
         let at = if wide { g.at } else { g.stored(v.dtype, "accumulate", "gx")? };
-        let args = AccumulateArgs {
-            v: v.at,
-            g: at,
-            n: n as u64,
-            packs: aligned(&[v.at, at]).into(),
-            add: self.add.into(),
-            wide: wide.into(),
-        };
+        let args = AccumulateArgs { v: v.at, g: at, n: n as u64, add: self.add.into(), wide: wide.into() };
         queue.launch(&format!("accumulate_{}", v.dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
     }
 }

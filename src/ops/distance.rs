@@ -4,8 +4,9 @@
 //! p = softmax z and q = softmax t are only met as logarithms, in f64. Each d is exactly 0, with an exactly zero
 //! gradient, at z = t, and keeps its digits near it: every sum there is one of squares, never a difference of
 //! numbers close to 1.
-use super::{Cost, Cotangent, Op, Pass, Reads, row_loss};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, row_loss};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,16 @@ impl Distance {
             Self::Bhattacharyya => "bhattacharyya",
             Self::Kl => "kl",
             Self::Hellinger => "hellinger",
+        }
+    }
+
+    /// As `Kind` in kernels/distance.cu.
+    const fn kind(self) -> u32 {
+        match self {
+            Self::Euclidean => 0,
+            Self::Bhattacharyya => 1,
+            Self::Kl => 2,
+            Self::Hellinger => 3,
         }
     }
 }
@@ -203,6 +214,15 @@ impl Op for Distance {
         if let Some(g) = &mut gx[2] {
             g.data.fill(f32::NAN);
         }
+    }
+    fn exact(&self) -> bool {
+        true
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        row_loss::scratch(pass, x[0])
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        row_loss::pair_cuda(self.as_str(), ("distance", self.kind()), pass, io, queue)
     }
 }
 

@@ -1,9 +1,12 @@
 //! y = table\[ids\]: rows of a table by index, ids [..] and table [V, H] -> [.., H].
-use super::{Cost, Cotangent, Op, Pass, Reads, rows_per_task};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Element, Shape, View, numel};
 use crate::{Error, Result};
 use rayon::prelude::*;
+
+mod cuda;
 
 /// Inputs: ids (indices), table. Every id is in 0..V.
 #[derive(Debug)]
@@ -100,6 +103,22 @@ impl Op for Embedding {
                 row.iter_mut().zip(&gy[at * h..][..h]).for_each(|(g, v)| *g += v);
             }
         });
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        if pass == Pass::Vjp { cuda::scratch(numel(x[0]), x[1][1]) } else { 0 }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> Result<()> {
+        match pass {
+            Pass::Forward => cuda::gather(&io.x[0], &io.x[1], &io.y, queue),
+            Pass::Jvp => match &io.dx[1] {
+                Some(d_table) => cuda::gather(&io.x[0], d_table, &io.dy()?, queue),
+                None => io.dy()?.zero(queue),
+            },
+            Pass::Vjp => match &io.gx[1] {
+                Some(g) => cuda::scatter(&io.x[0], &io.dy()?, g, queue),
+                None => Ok(()),
+            },
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 pub mod cuda;
+pub mod naive;
 mod shape;
 pub use shape::{GemmConfig, GemmShape, Layout, Tile};
 

@@ -1,7 +1,8 @@
 //! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors.
-use super::gemm::cuda::{Epilogue, column_sums_scratch, product};
-use super::gemm::{GemmShape, Layout, cuda, nn, nt, tn};
-use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, rows_per_task};
+use super::column_sums as device_sums;
+use super::gemm::cuda::{Epilogue, product};
+use super::gemm::{GemmShape, Layout, nn, nt, tn};
+use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
 use crate::gpu::{Dtype, Ptr, Queue};
 use crate::tensor::{Shape, View, numel, rows_cols};
@@ -37,10 +38,11 @@ pub(crate) fn column_sums(gy: &[f32], g: &mut Cotangent) {
     partial.iter().for_each(|p| g.data.iter_mut().zip(p).for_each(|(g, v)| *g += v));
 }
 
-/// A product of these sizes; dtypes are filled in where they matter.
-fn shape(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize) -> GemmShape {
+/// Bytes that a product takes on a device, whatever it is stored in.
+fn product_scratch(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize) -> usize {
     let [a, b, c] = [Dtype::F32; 3];
-    GemmShape { layout, m, n, k, pairs, a, b, c }
+    let shape = GemmShape { layout, m, n, k, pairs, a, b, c };
+    shape.config().scratch(&shape)
 }
 
 impl Op for Linear {
@@ -120,56 +122,41 @@ impl Op for Linear {
     }
     fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
         let ((m, k), n) = (rows_cols(x[0]), x[1][0]);
-        let product = |layout, size, pairs| {
-            let shape = shape(layout, size, pairs);
-            shape.config().scratch(&shape)
-        };
         match pass {
-            Pass::Forward => product(Layout::Nt, (m, n, k), 1),
-            Pass::Jvp => product(Layout::Nt, (m, n, k), 1).max(product(Layout::Nt, (m, n, k), 2)),
+            Pass::Forward => product_scratch(Layout::Nt, (m, n, k), 1),
+            Pass::Jvp => (1..=2).map(|pairs| product_scratch(Layout::Nt, (m, n, k), pairs)).max().unwrap_or(0),
             Pass::Vjp => {
-                let products = product(Layout::Nn, (m, k, n), 1).max(product(Layout::Tn, (n, k, m), 1));
-                products.max(if x.len() > 2 { column_sums_scratch(m, n) } else { 0 })
+                let bias = if x.len() > 2 { device_sums::column_sums_scratch(m, n) } else { 0 };
+                let products = [(Layout::Nn, (m, k, n)), (Layout::Tn, (n, k, m))];
+                products.into_iter().map(|(layout, size)| product_scratch(layout, size, 1)).fold(bias, usize::max)
             }
         }
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
         let (x, w, (m, k), n) = (io.x[0], io.x[1], io.x[0].rows_cols(), io.x[1].shape[0]);
+        let bias = |b: Option<DeviceTensor>| -> crate::Result<Epilogue> {
+            let bias = b.map_or(Ok(Ptr::NULL), |b| b.stored(Dtype::F32, "linear", "bias"))?;
+            Ok(Epilogue { bias, add: false })
+        };
         match pass {
-            Pass::Forward => {
-                let bias = io.x.get(2).map_or(Ptr::NULL, |b| b.at);
-                let shape = GemmShape { a: x.dtype, b: w.dtype, c: io.y.dtype, ..shape(Layout::Nt, (m, n, k), 1) };
-                product(queue, &shape, &[(x.at, w.at)], io.y.at, Epilogue { bias, ..Epilogue::NONE })
-            }
-            // dx Wᵀ + x dWᵀ + db in one launch: two pairs of operands, one sum.
+            Pass::Forward => product(queue, Layout::Nt, (m, n, k), &[(x, w)], &io.y, bias(io.x.get(2).copied())?),
+            // dx Wᵀ + x dWᵀ + db in one launch: two pairs of operands, one sum, rounded once.
             Pass::Jvp => {
-                let dy = io.dy()?;
-                let bias = io.dx.get(2).copied().flatten().map_or(Ptr::NULL, |b| b.at);
-                let pairs = [io.dx[0].map(|dx| (dx.at, w.at)), io.dx[1].map(|dw| (x.at, dw.at))];
-                let mut pairs: Vec<(Ptr, Ptr)> = pairs.into_iter().flatten().collect();
-                let mut k = k;
-                if pairs.is_empty() {
-                    // The bias alone, or nothing: a sum of no terms.
-                    (pairs, k) = (vec![(x.at, w.at)], 0);
-                }
-                let shape = shape(Layout::Nt, (m, n, k), pairs.len());
-                let shape = GemmShape { a: x.dtype, b: w.dtype, c: dy.dtype, ..shape };
-                product(queue, &shape, &pairs, dy.at, Epilogue { bias, ..Epilogue::NONE })
+                let pairs = [io.dx[0].map(|dx| (dx, w)), io.dx[1].map(|dw| (x, dw))];
+                let pairs: Vec<(DeviceTensor, DeviceTensor)> = pairs.into_iter().flatten().collect();
+                product(queue, Layout::Nt, (m, n, k), &pairs, &io.dy()?, bias(io.dx.get(2).copied().flatten())?)
             }
             Pass::Vjp => {
                 let gy = io.dy()?;
+                let into = |add: bool| Epilogue { add, ..Epilogue::NONE };
                 if let Some(g) = io.gx[0] {
-                    let shape = shape(Layout::Nn, (m, k, n), 1);
-                    let shape = GemmShape { a: gy.dtype, b: w.dtype, c: g.to.dtype, ..shape };
-                    product(queue, &shape, &[(gy.at, w.at)], g.to.at, Epilogue { add: g.add, ..Epilogue::NONE })?;
+                    product(queue, Layout::Nn, (m, k, n), &[(gy, w)], &g.to, into(g.add))?;
                 }
                 if let Some(g) = io.gx[1] {
-                    let shape = shape(Layout::Tn, (n, k, m), 1);
-                    let shape = GemmShape { a: gy.dtype, b: x.dtype, c: g.to.dtype, ..shape };
-                    product(queue, &shape, &[(gy.at, x.at)], g.to.at, Epilogue { add: g.add, ..Epilogue::NONE })?;
+                    product(queue, Layout::Tn, (n, k, m), &[(gy, x)], &g.to, into(g.add))?;
                 }
                 if let Some(Some(g)) = io.gx.get(2) {
-                    cuda::column_sums(queue, (m, n), (gy.at, gy.dtype), (g.to.at, g.add))?;
+                    device_sums::column_sums(&gy, g, queue)?;
                 }
                 Ok(())
             }

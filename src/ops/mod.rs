@@ -10,6 +10,7 @@ use std::fmt::Debug;
 mod activation;
 mod add;
 mod attention;
+pub mod column_sums;
 pub mod cross_entropy;
 mod device;
 pub mod distance;

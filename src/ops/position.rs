@@ -1,12 +1,40 @@
 //! y[b, s] = x[b, s] + table[s]: learned positions, x [B, S, H] and table [P, H] with P >= S.
-use super::{Cost, Cotangent, Op, Pass, Reads, rows_per_task};
+use super::device::packs;
+use super::sum_rows::sum_rows;
+use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
+use crate::gpu::{Args, Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
 /// Inputs: x, table. Rows of the table beyond S take no part.
 #[derive(Debug)]
 pub struct AddPosition;
+
+/// As `PositionArgs` in kernels/embedding.cu.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct PositionArgs {
+    x: Ptr,
+    table: Ptr,
+    y: Ptr,
+    batch: u64,
+    used: u64,
+    packs: u64,
+}
+impl Args for PositionArgs {}
+const _: () = assert!(size_of::<PositionArgs>() == 48);
+
+/// [`spread`] on a device.
+fn spread_cuda(x: Option<&DeviceTensor>, table: &DeviceTensor, y: &DeviceTensor, queue: &Queue) -> crate::Result<()> {
+    let (dtype, batch, used) = (y.dtype, y.shape[0], y.shape[1] * y.shape[2]);
+    let x = x.map_or(Ok(Ptr::NULL), |x| x.stored(dtype, "add_position", "x"))?;
+    let table = table.stored(dtype, "add_position", "table")?;
+    let packs = packs(dtype, used, &[x, table, y.at]).into();
+    let args = PositionArgs { x, table, y: y.at, batch: batch as u64, used: used as u64, packs };
+    let grid = [queue.blocks(used, 2048), batch.clamp(1, 65_535) as u32];
+    queue.launch(&format!("add_position_forward_{}", dtype.suffix()), grid, 256, 0, &args)
+}
 
 /// Row r of y = row r of x (if any) + row r mod `s` of `table`, rows of `h`.
 fn spread(x: Option<&[f32]>, table: &[f32], s: usize, h: usize, y: &mut [f32]) {
@@ -80,6 +108,28 @@ impl Op for AddPosition {
                     samples.for_each(|gy| g.iter_mut().zip(gy).for_each(|(g, v)| *g += v));
                 }
             });
+        }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => spread_cuda(Some(&io.x[0]), &io.x[1], &io.y, queue),
+            Pass::Jvp => match (&io.dx[0], &io.dx[1]) {
+                (dx, Some(d_table)) => spread_cuda(dx.as_ref(), d_table, &io.dy()?, queue),
+                (Some(dx), None) => io.dy()?.copy_from(dx, queue),
+                (None, None) => io.dy()?.zero(queue),
+            },
+            Pass::Vjp => {
+                let gy = io.dy()?;
+                if let Some(g) = &io.gx[0] {
+                    g.receive(&gy, queue)?;
+                }
+                let Some(g) = &io.gx[1] else { return Ok(()) };
+                let (batch, used) = (gy.shape[0], gy.shape[1] * gy.shape[2]);
+                if !g.add && g.to.numel() > used {
+                    g.to.zero(queue)?; // positions that no sample reaches
+                }
+                sum_rows(&gy, batch, used, g, queue)
+            }
         }
     }
 }

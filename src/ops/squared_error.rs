@@ -1,7 +1,8 @@
 //! Squared error: y = Σ_r w_r ‖z_r − t_r‖² / C, z and t [.., C], weights [..] -> [1]. With w = 1/N it is the
 //! mean over all elements, as regression heads are trained in `transformers`.
-use super::{Cost, Cotangent, Op, Pass, Reads, row_loss};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, row_loss};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 
 /// Inputs: prediction, target, weights. A row of weight 0 adds exactly nothing. The weights are constants.
@@ -61,6 +62,15 @@ impl Op for SquaredError {
         if let Some(g) = &mut gx[2] {
             g.data.fill(f32::NAN);
         }
+    }
+    fn exact(&self) -> bool {
+        true
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        row_loss::scratch(pass, x[0])
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        row_loss::pair_cuda("squared_error", ("squared_error", 0), pass, io, queue)
     }
 }
 

@@ -71,7 +71,7 @@ pub fn cases(seed: u64) -> Vec<Case> {
         put(Box::new(Linear), 8.0, vec![m.normal(&x, 1.0), m.parameter(&[n, k], 0.5)]);
         put(Box::new(Linear), 8.0, vec![m.normal(&x, 1.0), m.parameter(&[n, k], 0.5), m.parameter(&[n], 1.0)]);
     }
-    for shape in [&[1][..], &[7, 3], &[2, 3, 31], &[5, 33], &[131, 257]] {
+    for shape in [&[1][..], &[7, 3], &[2, 3, 31], &[5, 33], &[37, 40], &[131, 257]] {
         let n = &shape[shape.len() - 1..];
         put(Box::new(LayerNorm { eps: 1e-12 }), 8.0, vec![m.normal(shape, 1.0), m.scales(n), m.parameter(n, 1.0)]);
         // Far from zero, where a variance by E x² - (E x)² would lose its digits.
@@ -88,13 +88,15 @@ pub fn cases(seed: u64) -> Vec<Case> {
         mask.data[(b - 1) * s..].fill(0.0);
         put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[mask]].concat());
     }
-    for (ids, v, h) in [(&[1][..], 1, 1), (&[7], 5, 3), (&[2, 31], 2, 33), (&[3, 5], 61, 1), (&[3, 101], 257, 129)] {
+    for (ids, v, h) in
+        [(&[1][..], 1, 1), (&[7], 5, 3), (&[2, 31], 2, 33), (&[3, 5], 61, 1), (&[2, 37], 5, 40), (&[3, 101], 257, 129)]
+    {
         put(Box::new(Embedding), 0.0, vec![m.index(ids, v), m.parameter(&[v, h], 1.0)]);
     }
-    for (b, s, h, p) in [(1, 1, 1, 1), (2, 3, 5, 3), (3, 31, 33, 37), (5, 101, 67, 128)] {
+    for (b, s, h, p) in [(1, 1, 1, 1), (2, 3, 5, 3), (3, 31, 33, 37), (3, 5, 24, 7), (5, 101, 67, 128)] {
         put(Box::new(AddPosition), 1.0, vec![m.normal(&[b, s, h], 1.0), m.parameter(&[p, h], 1.0)]);
     }
-    for (b, s, h, index) in [(1, 1, 1, 0), (2, 3, 5, 2), (31, 7, 33, 0), (67, 13, 31, 5)] {
+    for (b, s, h, index) in [(1, 1, 1, 0), (2, 3, 5, 2), (31, 7, 33, 0), (5, 3, 40, 1), (67, 13, 31, 5)] {
         put(Box::new(SelectToken { index }), 0.0, vec![m.normal(&[b, s, h], 1.0)]);
     }
     for (rows, c) in [(&[1][..], 1), (&[1], 2), (&[7], 3), (&[2, 5], 31), (&[33], 5), (&[3, 67], 331)] {

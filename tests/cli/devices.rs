@@ -20,7 +20,19 @@ fn numbers_that_the_cpu_has_not_are_usage() {
         }
     }
     assert!(!out.exists());
-    done(&["project", "--model", text(&mlp), "--sparsity", "0.5", "--out", text(&out), "--dtype", "f32", "--device", "cpu"]);
+    done(&[
+        "project",
+        "--model",
+        text(&mlp),
+        "--sparsity",
+        "0.5",
+        "--out",
+        text(&out),
+        "--dtype",
+        "f32",
+        "--device",
+        "cpu",
+    ]);
 }
 
 #[test]
@@ -80,4 +92,34 @@ fn plan_counts_what_a_run_takes() {
     }
     fails(&["plan", "--batch", "4"], 2, &["--model"]);
     assert!(super::support::fipk(&["plan", "--model", "m", "--memory", "lots"]).stderr.contains("80GiB"));
+}
+
+/// The losses of a run's steps.
+#[cfg(feature = "emulator")]
+fn losses(run: &std::path::Path) -> Vec<f64> {
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let events = metrics.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    events.filter(|e| e["event"] == "step").map(|e| e["loss"].as_f64().unwrap()).collect()
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn a_run_on_the_emulated_device_goes_as_on_the_cpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |device: &str, dtype: &str| {
+        let out = dir.path().join(format!("{device}-{dtype}"));
+        let train = ["train", "--arch", "mlp:784,8,10", "--data", "digits:24", "--batch", "8", "--steps", "3", "-q"];
+        let more = ["--eval-data", "none", "--device", device, "--dtype", dtype, "--out", text(&out)];
+        done(&[&train[..], &more].concat());
+        let config = fs::read_to_string(out.join("config.toml")).unwrap();
+        assert!(config.contains(&format!("device = \"{device}\"")), "{config}");
+        losses(&out)
+    };
+    let cpu = run("cpu", "f32");
+    assert_eq!(cpu.len(), 3);
+    for (dtype, tol) in [("f32", 1e-5), ("tf32", 1e-5), ("bf16", 0.02)] {
+        for (a, b) in cpu.iter().zip(run("emulated", dtype)) {
+            assert!((a - b).abs() <= tol * a, "{dtype}: {a} on the CPU, {b} on the emulated device");
+        }
+    }
 }

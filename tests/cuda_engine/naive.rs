@@ -19,17 +19,10 @@ pub struct Naive<'a> {
 }
 
 pub struct Found {
-    buffers: Vec<Vec<f32>>,
     pub output: Vec<f32>,
     pub tangent: Vec<f32>,
     /// In the layout.
     pub gradient: Vec<f32>,
-}
-
-impl Found {
-    pub fn fetch(&self, program: &Program, name: &str) -> Vec<f32> {
-        self.buffers[program.fetches.iter().find(|f| f.0 == name).unwrap().1].clone()
-    }
 }
 
 fn rounded(x: &mut [f32]) {
@@ -44,8 +37,7 @@ impl Naive<'_> {
             let written: Vec<(Id, Vec<f32>)> =
                 c.writes().into_iter().map(|id| (id, std::mem::take(&mut buffers[id]))).collect();
             let mut out: Vec<Vec<f32>> = written.iter().map(|w| w.1.clone()).collect();
-            let x: Vec<View> =
-                c.x.iter().map(|&id| View { data: &buffers[id], shape: &p.buffers[id].shape }).collect();
+            let x: Vec<View> = c.x.iter().map(|&id| View { data: &buffers[id], shape: &p.buffers[id].shape }).collect();
             let y = &buffers[c.y];
             let saved: &[f32] = c.saved.filter(|_| c.pass != Pass::Forward).map_or(&[], |id| &buffers[id]);
             match c.pass {
@@ -60,11 +52,8 @@ impl Naive<'_> {
                 Pass::Vjp => {
                     let gy = &buffers[c.dy.unwrap()];
                     let mut rest = out.iter_mut();
-                    let mut gx: Vec<Option<Cotangent>> = c
-                        .gx
-                        .iter()
-                        .map(|g| g.map(|(_, add)| Cotangent { data: rest.next().unwrap(), add }))
-                        .collect();
+                    let mut gx: Vec<Option<Cotangent>> =
+                        c.gx.iter().map(|g| g.map(|(_, add)| Cotangent { data: rest.next().unwrap(), add })).collect();
                     c.op.vjp(&x, y, saved, gy, &mut gx);
                 }
             }
@@ -83,7 +72,7 @@ impl Naive<'_> {
             }
         }
         let tangent = p.d_output.map_or(Vec::new(), |id| buffers[id].clone());
-        Found { output: buffers[p.output].clone(), tangent, gradient, buffers }
+        Found { output: buffers[p.output].clone(), tangent, gradient }
     }
 
     /// What a buffer holds before the first call.

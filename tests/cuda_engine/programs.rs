@@ -6,14 +6,8 @@ use fipk::graph::{Graph, Mode, Program, Wrt};
 use fipk::models::{ModelFolder, Network};
 use fipk::tensor::Element;
 
-const MODELS: [&str; 6] = [
-    "mlp",
-    "bert_classify_gelu",
-    "bert_classify_gelu_new",
-    "bert_regression",
-    "bert_masked_lm",
-    "distilbert_classify",
-];
+const MODELS: [&str; 6] =
+    ["mlp", "bert_classify_gelu", "bert_classify_gelu_new", "bert_regression", "bert_masked_lm", "distilbert_classify"];
 
 /// A network with weights, a direction, inputs, and a cotangent, at an awkward batch shape.
 struct Case {

@@ -48,8 +48,7 @@ impl Bench {
         let plane_at = device.alloc(2 * 64 * 64).unwrap();
         let xs: Vec<f32> = (0..256).map(x).collect();
         device.upload(x_at, bytemuck::cast_slice(&xs)).unwrap();
-        let values: Vec<half::bf16> =
-            (0..64 * 64).map(|i| half::bf16::from_f32(plane(i / 64, i % 64))).collect();
+        let values: Vec<half::bf16> = (0..64 * 64).map(|i| half::bf16::from_f32(plane(i / 64, i % 64))).collect();
         device.upload(plane_at, bytemuck::cast_slice(&values)).unwrap();
         Self { device, x: x_at, y: y_at, plane: plane_at }
     }

@@ -344,7 +344,7 @@ PLANTED(bug_wgmma_operands_differ) {
     fence_proxy_async();
     __syncthreads();
     wgmma_fence();
-    u64 a = wgmma_operand(tile + (t / 32 % 4) * 16 * 64);
+    u64 a = wgmma_operand(tile + (t / 32 % 4) * 16);
     wgmma_bf16<64>(d, a, wgmma_operand(tile)); // BUG: one A for all four warps
     wgmma_commit();
     wgmma_wait<0>();

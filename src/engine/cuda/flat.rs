@@ -198,7 +198,7 @@ impl Flat {
             knobs: memory(size_of::<super::Knobs>())?,
             census: memory(16 + HISTOGRAM)?,
             list: memory(4 * sizes.room)?,
-            report: memory(64)?,
+            report: memory(super::update::REPORT)?,
             control: memory(16)?,
             segments: memory(32 * spans)?,
             histograms: memory(HISTOGRAM * spans)?,
@@ -216,7 +216,27 @@ impl Flat {
         device.upload(flat.tiles.at(), bytemuck::cast_slice(&tiles))?;
         device.fill(flat.gradient_squares.at(), 0, 2)?;
         device.fill(flat.census.at(), 0, flat.census.bytes() / 4)?;
+        device.fill(flat.report.at(), 0, flat.report.bytes() / 4)?;
         Ok(flat)
+    }
+
+    /// Bytes of device memory that a workspace for `layout` takes, but for less than a hundred thousand.
+    pub fn need(layout: &Layout) -> usize {
+        let sizes = Sizes::of(layout);
+        let tiles = |prunable: bool| -> usize {
+            let wanted = |s: &&crate::params::Span| match s.role {
+                Role::Prunable => true,
+                Role::Free => !prunable,
+                Role::Frozen => false,
+            };
+            layout.spans().iter().filter(wanted).map(|s| s.len.div_ceil(sizes.tile)).sum()
+        };
+        let spans = layout.with_role(Role::Prunable).count().max(1);
+        48 * tiles(false)
+            + 12 * tiles(true)
+            + 8 * layout.len().div_ceil(TILE)
+            + 4 * sizes.room
+            + (HISTOGRAM + 96) * spans
     }
 
     /// Bytes of device memory that the workspace takes.

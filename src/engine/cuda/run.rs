@@ -1,6 +1,6 @@
 //! Running a program on a device: one upload of what comes from outside, then a launch or a few for each call. Nothing
 //! waits until something is read.
-use super::{Arena, Cuda, Last, Storage, Stored};
+use super::{Arena, Cuda, Last, Stored};
 use crate::engine::bind::{Bound, fetched, unreached, wrong};
 use crate::engine::{Bindings, Vector};
 use crate::gpu::{Dtype, Ptr, Queue};
@@ -39,7 +39,7 @@ impl Cuda {
         let id = |v: Option<Vector>| v.map(|v| v.0);
         let (tangents, cotangents) = (id(bound.tangents), id(bound.cotangents));
         self.last = None;
-        self.make_room()?;
+        self.make_room(program)?;
         for v in [Some(with.params.0), tangents].into_iter().flatten() {
             self.refresh(v)?;
         }
@@ -52,26 +52,24 @@ impl Cuda {
         Ok(Target { program, params: with.params.0, tangents, cotangents, accumulate: with.accumulate })
     }
 
-    /// Arenas for the largest of the programs that are loaded.
-    fn make_room(&mut self) -> Result<()> {
-        let most = |of: fn(&Storage) -> usize| self.programs.iter().map(|p| of(&p.storage)).max().unwrap_or(0);
-        let sizes = [most(Storage::activations), most(Storage::inputs), most(Storage::scratch)];
-        for (arena, bytes) in [&mut self.work, &mut self.outside, &mut self.scratch].into_iter().zip(sizes) {
-            match arena.fit(&self.device, bytes) {
-                Ok(false) => {}
-                // What was recorded has the old addresses.
-                Ok(true) => self.recordings.clear(),
-                Err(error) => return Err(self.no_room(error, sizes.iter().sum())),
-            }
+    /// Arenas for the largest of the programs that have run, this one with them: one that finds no room leaves it to
+    /// others.
+    fn make_room(&mut self, program: usize) -> Result<()> {
+        let s = &self.programs[program].storage;
+        let sizes = [s.activations(), s.inputs(), s.scratch()];
+        let arenas = [&mut self.work, &mut self.outside, &mut self.scratch];
+        let fits = arenas.into_iter().zip(sizes).try_fold(false, |moved, (a, n)| Ok(a.fit(&self.device, n)? || moved));
+        if fits.as_ref().map_or(true, |&moved| moved) {
+            // What was recorded has the old addresses.
+            self.recordings.clear();
         }
-        Ok(())
+        fits.map(drop).map_err(|error| self.no_room(error, sizes.iter().sum()))
     }
 
     /// Lets go of all arenas, so that an error tells what is free for all three together.
     fn no_room(&mut self, error: Error, wanted: usize) -> Error {
         let Error::Memory { place, hint, .. } = error else { return error };
         [&mut self.work, &mut self.outside, &mut self.scratch].into_iter().for_each(Arena::clear);
-        self.recordings.clear();
         match self.device.memory() {
             Ok((free, _)) => Error::Memory { place, wanted, free, hint },
             Err(other) => other,
@@ -87,7 +85,7 @@ impl Cuda {
             }
         }
         if self.poison {
-            self.device.fill(self.work.at(), NAN, self.work.bytes() / 4)?;
+            self.spoil_arena(&self.work)?;
         }
         p.program.calls.iter().try_for_each(|call| self.call(p, call, target))
     }
@@ -95,7 +93,8 @@ impl Cuda {
     fn call(&self, p: &Stored, call: &Call, target: &Target) -> Result<()> {
         let tensor = |id: Id| self.tensor(p, id, target);
         // What a pass may not read has no address.
-        let shown = |id: Id, shown: bool| DeviceTensor { at: if shown { tensor(id).at } else { Ptr::NULL }, ..tensor(id) };
+        let shown =
+            |id: Id, shown: bool| DeviceTensor { at: if shown { tensor(id).at } else { Ptr::NULL }, ..tensor(id) };
         let x: Vec<DeviceTensor> = (0..call.x.len()).map(|i| shown(call.x[i], call.reads_input(i))).collect();
         let dx: Vec<Option<DeviceTensor>> = match call.pass {
             Pass::Jvp => call.dx.iter().map(|d| d.map(tensor)).collect(),
@@ -130,7 +129,11 @@ impl Cuda {
             let words = p.storage.bytes(&p.program, id).div_ceil(4);
             self.device.fill(self.tensor(p, id, target).at, NAN, words)
         })?;
-        self.device.fill(self.scratch.at(), NAN, self.scratch.bytes() / 4)
+        self.spoil_arena(&self.scratch)
+    }
+
+    fn spoil_arena(&self, arena: &Arena) -> Result<()> {
+        if arena.bytes() < 4 { Ok(()) } else { self.device.fill(arena.at(), NAN, arena.bytes() / 4) }
     }
 
     fn tensor<'p>(&self, p: &'p Stored, id: Id, target: &Target) -> DeviceTensor<'p> {
@@ -183,7 +186,9 @@ fn stage(p: &Stored, bound: &Bound) -> Vec<u8> {
         }
         match narrow {
             false => to.copy_from_slice(bytemuck::cast_slice(data)),
-            true => to.as_chunks_mut().0.iter_mut().zip(data).for_each(|(to, &x)| *to = bf16::from_f32(x).to_le_bytes()),
+            true => {
+                to.as_chunks_mut().0.iter_mut().zip(data).for_each(|(to, &x)| *to = bf16::from_f32(x).to_le_bytes())
+            }
         }
     }
     staged

@@ -123,6 +123,12 @@ struct Report {
     inside: u64,
 }
 
+/// Numbers of f32 that a recorded step may leave beside its report, to be read along.
+pub(super) const MARKS: usize = 16;
+/// Where they begin, and the bytes of all.
+const MARKS_AT: usize = 64;
+pub(super) const REPORT: usize = MARKS_AT + 4 * MARKS;
+
 impl Flat {
     /// What the next [`Flat::queue_update`], or the next replay of a recorded one, computes with. Spends any census.
     pub fn write_knobs(&self, knobs: &Knobs) -> Result<()> {
@@ -169,13 +175,27 @@ impl Flat {
 
     /// What the last step did, and ‖g‖² of the last [`Flat::queue_norm`]. Waits for the device.
     pub fn read_updated(&self) -> Result<(Updated, f64)> {
-        let r: Report = self.read(&self.report)?;
+        self.read_step(0).map(|(updated, squares, _)| (updated, squares))
+    }
+
+    /// Where a recorded step leaves the n-th of its marks.
+    pub(super) fn mark(&self, nth: usize) -> Ptr {
+        self.report.at().offset(MARKS_AT + 4 * nth)
+    }
+
+    /// [`Flat::read_updated`], and the first of the marks, in one download.
+    pub(super) fn read_step(&self, marks: usize) -> Result<(Updated, f64, Vec<f32>)> {
+        let mut raw = [0u8; REPORT];
+        let bytes = if marks == 0 { size_of::<Report>() } else { MARKS_AT + 4 * marks.min(MARKS) };
+        self.device.download(self.report.at(), &mut raw[..bytes])?;
+        let r: Report = bytemuck::pod_read_unaligned(&raw[..size_of::<Report>()]);
         let updated = Updated {
             squares: r.squares,
             prunable_squares: r.prunable,
             pruned_squares: r.pruned,
             census: self.counting.get().then(|| Census::Kept(self.ticket.get())),
         };
-        Ok((updated, r.gradient_squares))
+        let marks = raw[MARKS_AT..].as_chunks().0.iter().take(marks).map(|&b| f32::from_le_bytes(b)).collect();
+        Ok((updated, r.gradient_squares, marks))
     }
 }

@@ -1,0 +1,189 @@
+//! Kernels of pointwise ops, norms, embeddings and losses, in the emulator: the paths that the op table is too small
+//! for, and what holds exactly.
+use fipk::gpu::emulator::{Emulator, Options};
+use fipk::gpu::{Device, Dtype, Memory, Ptr, Queue};
+use fipk::ops::distance::row;
+use fipk::ops::{
+    Add, AddPosition, CrossEntropy, DeviceIo, DeviceTensor, Distance, Embedding, LayerNorm, Op, Pass, SquaredError,
+};
+use fipk::rng::Rng;
+use fipk::selftest::{Bound, Case, Input, Make, Role, Stored, check_op, download, poisoned, upload};
+use std::rc::Rc;
+use std::sync::Arc;
+
+fn device(seed: Option<u64>) -> Rc<dyn Device> {
+    Rc::new(Emulator::new(Options { seed, checked: true }))
+}
+
+fn make(seed: u64) -> Make {
+    Make(Rng::new(seed, 0))
+}
+
+fn parameter(m: &mut Make, shape: &[usize]) -> Input {
+    Input { role: Role::Parameter, ..m.normal(shape, 1.0) }
+}
+
+fn index(shape: &[usize], of: impl Fn(usize) -> i32) -> Input {
+    let n: usize = shape.iter().product();
+    let data = (0..n).map(|i| f32::from_bits(of(i) as u32)).collect();
+    Input { shape: shape.to_vec(), data, role: Role::Index }
+}
+
+fn weights(w: &[f32]) -> Input {
+    Input { shape: vec![w.len()], data: w.to_vec(), role: Role::Constant }
+}
+
+fn case(op: impl Op + 'static, ulps: f64, inputs: Vec<Input>) -> Case {
+    Case { op: Arc::new(op), inputs, ulps }
+}
+
+fn norm(m: &mut Make, rows: usize, cols: usize) -> Case {
+    let inputs = vec![m.normal(&[rows, cols], 1.0), parameter(m, &[cols]), parameter(m, &[cols])];
+    case(LayerNorm { eps: 1e-5 }, 8.0, inputs)
+}
+
+/// Rows beyond what a warp or a block holds in registers, with packs and without; runs of one id over many blocks, and
+/// the longest possible next to short ones; sums in packs; rows of scores that a block strides over.
+fn large(seed: u64) -> Vec<Case> {
+    let m = &mut make(seed);
+    let mut cases: Vec<Case> =
+        [(70, 776), (5, 1032), (3, 8200), (20, 2051)].map(|(rows, cols)| norm(m, rows, cols)).into();
+    for (n, ids) in [(300, 1), (301, 2), (97, 97)] {
+        let id = move |i: usize| if i % 7 == 3 { (i % ids) as i32 } else { 0 };
+        cases.push(case(Embedding, 0.0, vec![index(&[n], id), parameter(m, &[ids, 40])]));
+    }
+    cases.push(case(AddPosition, 1.0, vec![m.normal(&[18, 64, 520], 1.0), parameter(m, &[65, 520])]));
+    let (w, cols) = ([0.5, 0.0, 2.0], 3001);
+    let scores = [m.normal(&[3, cols], 3.0), m.normal(&[3, cols], 3.0)];
+    let labels = index(&[3], |i| [7, -100, 3000][i]);
+    cases.push(case(CrossEntropy, 4.0, vec![scores[0].clone(), labels, weights(&w)]));
+    cases.push(case(SquaredError, 4.0, vec![scores[0].clone(), scores[1].clone(), weights(&w)]));
+    for d in Distance::ALL {
+        cases.push(case(d, 4.0, vec![scores[0].clone(), scores[1].clone(), weights(&w)]));
+    }
+    cases
+}
+
+#[test]
+fn large_sizes_agree_with_the_host() {
+    for (seed, dtype) in [(1, Dtype::F32), (2, Dtype::Bf16)] {
+        let device = device(Some(seed));
+        for case in large(seed) {
+            for row in check_op(&device, &case, dtype) {
+                assert!(row.ok, "{row:?}");
+            }
+        }
+    }
+}
+
+/// Every result of the reverse pass of a case, from a schedule.
+fn cotangents(case: &Case, dtype: Dtype, schedule: Option<u64>) -> Vec<Vec<f32>> {
+    let device = device(schedule);
+    let clone = Case { op: case.op.clone(), inputs: case.inputs.clone(), ulps: case.ulps };
+    let bound = Bound::new(&device, clone, Stored::new(case, dtype, false)).unwrap();
+    bound.run(Pass::Forward, &[], None, &[]).unwrap();
+    let n = bound.y.bytes() / bound.stored.y.bytes();
+    let gy = upload(&device, &make(5).normal(&[n], 1.0).data, bound.stored.y).unwrap();
+    let to = |i: usize| -> Option<(Memory, bool)> {
+        let bytes = case.inputs[i].data.len() * bound.stored.gx[i].bytes();
+        (case.inputs[i].role != Role::Index).then(|| (poisoned(&device, bytes).unwrap(), false))
+    };
+    let gx: Vec<_> = (0..case.inputs.len()).map(to).collect();
+    bound.run(Pass::Vjp, &[], Some(&gy), &gx).unwrap();
+    let read = |(i, g): (usize, &Option<(Memory, bool)>)| {
+        g.as_ref().map_or(Vec::new(), |(g, _)| download(&device, g, bound.stored.gx[i]).unwrap())
+    };
+    gx.iter().enumerate().map(read).collect()
+}
+
+#[test]
+fn every_schedule_gives_the_same_bits() {
+    let m = &mut make(3);
+    let id = |i: usize| if i % 3 == 0 { 1 } else { (i % 5) as i32 };
+    let cases = [norm(m, 70, 96), case(Embedding, 0.0, vec![index(&[131], id), parameter(m, &[5, 24])])];
+    for case in cases {
+        let bits = |schedule| -> Vec<u32> {
+            cotangents(&case, Dtype::Bf16, schedule).into_iter().flatten().map(f32::to_bits).collect()
+        };
+        let first = bits(None);
+        assert!([1, 2, 3].iter().all(|seed| bits(Some(*seed)) == first), "{:?}", case.op);
+    }
+}
+
+/// y of a loss, as f32.
+fn value(device: &Rc<dyn Device>, case: Case, dtype: Dtype) -> f32 {
+    let stored = Stored::new(&case, dtype, false);
+    let bound = Bound::new(device, case, stored).unwrap();
+    bound.run(Pass::Forward, &[], None, &[]).unwrap();
+    download(device, &bound.y, Dtype::F32).unwrap()[0]
+}
+
+#[test]
+fn equal_outputs_are_exactly_at_distance_zero() {
+    let device = device(None);
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let mut z = make(4).normal(&[5, 37], 4.0);
+        z.data.iter_mut().for_each(|v| *v = half::bf16::from_f32(*v).to_f32()); // both dtypes hold it
+        for d in Distance::ALL {
+            let at = || case(d, 0.0, vec![z.clone(), z.clone(), weights(&[1.0, 0.5, 0.0, 2.0, 1.0])]);
+            assert_eq!(value(&device, at(), dtype), 0.0, "{d}");
+            let g = cotangents(&at(), dtype, None);
+            assert!(g[0].iter().chain(&g[1]).all(|g| *g == 0.0), "{d}: {g:?}");
+            assert!(g[2].iter().all(|g| g.is_nan()), "{d} has no derivative by its weights: {:?}", g[2]);
+        }
+    }
+}
+
+#[test]
+fn distances_keep_their_digits_near_zero() {
+    let device = device(None);
+    let m = &mut make(6);
+    let z = m.normal(&[1, 33], 4.0);
+    let mut t = z.clone();
+    t.data.iter_mut().enumerate().for_each(|(i, v)| *v += 1e-5 * (i as f32 - 16.0));
+    for d in Distance::ALL {
+        // The host's own digits there are held to the definition by its tests.
+        let want = row(d, &z.data, &t.data);
+        let got = f64::from(value(&device, case(d, 0.0, vec![z.clone(), t.clone(), weights(&[1.0])]), Dtype::F32));
+        assert!(want > 0.0 && (got / want - 1.0).abs() <= 1e-6, "{d}: got {got:e}, want {want:e}");
+    }
+}
+
+#[test]
+fn a_sure_label_costs_no_digits() {
+    // log(1 + 2 e^-12) and its slopes: 1 - p is what a subtraction in f32 would lose.
+    let small = 2.0 * (-12f64).exp();
+    let z = Input { shape: vec![1, 3], data: vec![12.0, 0.0, 0.0], role: Role::Activation };
+    let at = || case(CrossEntropy, 0.0, vec![z.clone(), index(&[1], |_| 0), weights(&[1.0])]);
+    let got = f64::from(value(&device(None), at(), Dtype::F32));
+    assert!((got / small.ln_1p() - 1.0).abs() <= 1e-6, "{got:e}");
+    let gy = f64::from(make(5).normal(&[1], 1.0).data[0]);
+    let g = cotangents(&at(), Dtype::F32, None);
+    let want = -gy * small / (1.0 + small);
+    assert!((f64::from(g[0][0]) / want - 1.0).abs() <= 1e-6, "{:e}, want {want:e}", g[0][0]);
+}
+
+#[test]
+fn bases_of_any_alignment_are_right() {
+    let device = device(None);
+    let n = 1003;
+    let (a, b) = (make(7).normal(&[n + 3], 1.0).data, make(8).normal(&[n + 3], 1.0).data);
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        for skip in 0..3 {
+            let memory = [&a, &b].map(|v| upload(&device, v, dtype).unwrap());
+            let y = poisoned(&device, (n + 3) * dtype.bytes()).unwrap();
+            let at = |m: &Memory| DeviceTensor { at: m.at().offset(skip * dtype.bytes()), dtype, shape: &[1003] };
+            let x = [at(&memory[0]), at(&memory[1])];
+            let io = DeviceIo { x: &x, y: at(&y), saved: Ptr::NULL, dx: &[], dy: None, gx: &[] };
+            Add.cuda(Pass::Forward, &io, &Queue { device: &*device, scratch: Ptr::NULL }).unwrap();
+            let [a, b, y] = [&memory[0], &memory[1], &y].map(|m| download(&device, m, dtype).unwrap());
+            for i in skip..skip + n {
+                let want = a[i] + b[i];
+                let want = if dtype == Dtype::F32 { want } else { half::bf16::from_f32(want).to_f32() };
+                assert_eq!(y[i], want, "element {i}, {dtype:?}, {skip} elements in");
+            }
+            let around = y[..skip].iter().chain(&y[skip + n..]);
+            assert!(around.clone().count() == 3 && around.clone().all(|y| y.is_nan()));
+        }
+    }
+}
