@@ -8,6 +8,8 @@ mod devices;
 mod errors;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/kernels.rs"]
+mod kernels;
 #[path = "cli/models.rs"]
 mod models;
 #[path = "cli/runs.rs"]

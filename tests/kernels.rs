@@ -4,6 +4,8 @@
 mod flat;
 #[path = "kernels/select.rs"]
 mod select;
+#[path = "kernels/selftest.rs"]
+mod selftest;
 #[path = "kernels/space.rs"]
 mod space;
 #[path = "kernels/update.rs"]

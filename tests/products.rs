@@ -282,7 +282,7 @@ fn attention_of_every_head_width() {
 #[test]
 fn attention_over_awkward_lengths_and_masks() {
     let m = &mut Make(Rng::new(4, 0));
-    for (seed, size) in [(1, 1, 1, 1), (3, 31, 2, 12), (2, 65, 1, 12), (3, 131, 1, 12)].into_iter().enumerate() {
+    for (seed, size) in [(1, 1usize, 1, 1), (3, 31, 2, 12), (2, 65, 1, 12), (3, 131, 1, 12)].into_iter().enumerate() {
         let seq: usize = size.1;
         // A sample whose first keys, or tile of keys, are padding, one with a single key, one with none.
         let on = |sample: usize, key: usize| match sample {

@@ -3,12 +3,14 @@
 mod bound;
 mod case;
 mod cases;
+mod flat;
 mod list;
 mod memory;
 mod ops;
 mod products;
 mod record;
 mod row;
+mod wrappers;
 pub use bound::{Bound, Stored};
 pub use case::{Case, Input, Role, Tangents, only, subsets};
 pub use cases::{Make, cases};

@@ -1,7 +1,7 @@
 //! Help is complete: every verb, every flag, its default.
 use super::support::{done, fails, fipk};
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 16] = [
     "sparsify",
     "train",
     "resume",
@@ -14,6 +14,8 @@ const VERBS: [&str; 14] = [
     "vjp",
     "report",
     "quickstart",
+    "bench",
+    "selftest",
     "doctor",
     "completions",
 ];
@@ -43,7 +45,7 @@ fn every_verb_has_help_with_an_example() {
 }
 
 /// Flags that switch something on, must be given, or mean nothing where they are not.
-const WITHOUT_DEFAULT: [&str; 23] = [
+const WITHOUT_DEFAULT: [&str; 24] = [
     "model",
     "arch",
     "data",
@@ -67,6 +69,7 @@ const WITHOUT_DEFAULT: [&str; 23] = [
     "tangents",
     "cotangents",
     "lr",
+    "emulated",
 ];
 
 #[test]

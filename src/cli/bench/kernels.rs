@@ -6,9 +6,10 @@ use super::measure::{Clock, Times, measure};
 use super::ops::{Host, OnDevice, Only, Passes};
 use super::shapes::{Numbers, Shape, cases};
 use super::space::{Operation, Space, layout};
-use super::yardsticks::{Yardsticks, measured};
+use super::yardsticks::{Machine, Yardsticks, measured};
 use crate::engine::Dtype;
 use crate::gpu::Device;
+use crate::gpu::driver::Driver;
 use crate::ops::Pass;
 use crate::report::Table;
 use crate::selftest::dimensions;
@@ -96,7 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let bench = Bench::new(args, context)?;
     let sizes = args.shape.iter().any(|s| *s != Shape::Tiny);
-    let yardsticks = measured(bench.device.as_ref(), &bench.clock, args.seconds, sizes)?;
+    let yardsticks = measured(&bench.machine(), &bench.clock, args.seconds, sizes)?;
     let mut rows = bench.ops(&yardsticks)?;
     rows.extend(bench.space(&yardsticks)?);
     if rows.is_empty() {
@@ -119,6 +120,7 @@ struct Bench<'a> {
     name: String,
     wanted: Option<globset::GlobMatcher>,
     device: Option<Rc<dyn Device>>,
+    driver: Option<Rc<Driver>>,
     clock: Clock,
     seed: u64,
 }
@@ -126,14 +128,27 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(args: &'a Args, context: &Context) -> Result<Self> {
         let place = Place::of(context, Purpose::Run)?;
-        let device = if place.device == Which::Cpu { None } else { Some(open_device(place.device)?) };
+        let driver = if let Which::Cuda(n) = place.device { Some(Rc::new(Driver::open(n)?)) } else { None };
+        let device: Option<Rc<dyn Device>> = match (&driver, place.device) {
+            (Some(driver), _) => Some(driver.clone()),
+            (None, Which::Cpu) => None,
+            (None, other) => Some(open_device(other)?),
+        };
         let clock = device.clone().map_or(Clock::Wall, Clock::Device);
         let host = || format!("cpu ({} threads)", rayon::current_num_threads());
         let name = device.as_ref().map_or_else(host, |d| d.describe());
         let bad = |e: globset::Error| Error::usage("--filter", e.to_string(), "a glob, as 'linear_*'");
         let glob = args.filter.as_ref().map(|glob| globset::Glob::new(glob).map_err(bad)).transpose()?;
         let wanted = glob.map(|g| g.compile_matcher());
-        Ok(Self { args, place, name, wanted, device, clock, seed: context.seed.unwrap_or(0) })
+        Ok(Self { args, place, name, wanted, device, driver, clock, seed: context.seed.unwrap_or(0) })
+    }
+
+    fn machine(&self) -> Machine<'_> {
+        match (&self.driver, &self.device) {
+            (Some(driver), _) => Machine::Cuda(driver),
+            (None, Some(device)) => Machine::Device(device),
+            (None, None) => Machine::Host,
+        }
     }
 
     fn wants(&self, name: &str) -> bool {

@@ -1,10 +1,10 @@
 //! `fipk bench step`: the step of a path on this machine, phase by phase, to hold against other programs.
-use super::super::device::{Place, Purpose, open_engine};
+use super::super::device::{Place, Purpose, Which, memory_of, open_engine};
 use super::super::globals::Context;
 use super::super::model::Model;
 use super::super::output::facts;
 use crate::data::{Batch, Input, Targets, Values};
-use crate::engine::{Bindings, Criterion, Data, Mask, Optimizer, Pattern, Pull, Score, Update, Vector};
+use crate::engine::{Bindings, Clip, Criterion, Data, Mask, Optimizer, Pattern, Pull, Score, Selected, Update, Vector};
 use crate::fip::recipe::Objective;
 use crate::fip::runner::Runner;
 use crate::graph::{Mode, Program, Wrt};
@@ -63,10 +63,18 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "give positive sizes and a share",
         ));
     }
-    let mut bench = Bench::new(args, context)?;
+    let place = Place::of(context, Purpose::Run)?;
+    let free = || if let Which::Cuda(_) = place.device { memory_of(place.device) } else { None };
+    let before = free();
+    let mut bench = Bench::new(args, place, context.seed.unwrap_or(0))?;
     let mut result = bench.steps(args)?;
     // Of the step alone: the passes below are another matter.
     result.insert("peak_rss_mib".into(), json!(peak_rss_mib()));
+    if let (Some(before), Some(after)) = (before, free()) {
+        // An engine keeps what it once took.
+        result.insert("peak_device_mib".into(), json!((before.saturating_sub(after) >> 20) as f64));
+    }
+    result.insert("device".into(), json!(bench.runner.engine.describe()));
     result.extend(bench.passes(args.steps)?);
     result.insert("threads".into(), json!(rayon::current_num_threads()));
     let rows: Vec<(&str, String)> = result.iter().map(|(k, v)| (k.as_str(), v.to_string())).collect();
@@ -93,31 +101,67 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 impl Bench {
-    fn new(args: &Args, context: &Context) -> Result<Self> {
+    fn new(args: &Args, place: Place, seed: u64) -> Result<Self> {
         let model = Model::open(&args.model)?;
         let layout = model.layout(&Roles::default())?;
         let weights = model.network.load(&model.folder, &layout, None)?;
-        let mut engine = open_engine(Place::of(context, Purpose::Run)?, layout)?;
+        let mut engine = open_engine(place, layout)?;
         let [w, g, m, v, dense] = [engine.zeros()?, engine.zeros()?, engine.zeros()?, engine.zeros()?, engine.zeros()?];
         engine.write(w, 0, &weights)?;
         engine.write(dense, 0, &weights)?;
         drop(weights);
         let mask = engine.mask()?;
-        let mut rng = Rng::new(context.seed.unwrap_or(0), 0);
+        let mut rng = Rng::new(seed, 0);
         let batches: Vec<Batch> = (0..BATCHES).map(|_| random(&model, args.batch, args.tokens, &mut rng)).collect();
         let mut runner = Runner::new(engine, model.network, Objective::default());
         let teacher = batches.iter().map(|b| runner.logits(dense, b)).collect::<Result<_>>()?;
         Ok(Self { runner, batches, teacher, w, g, m, v, dense, mask })
     }
 
-    /// The whole step and its phases.
+    /// One step on what is chosen by now.
+    fn update(&self, step: usize, chosen: &Selected) -> Update {
+        let bits = |x: f32| (chosen.threshold * x).to_bits();
+        Update {
+            optimizer: Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decay: 0.01 },
+            step: step as u64 + 1,
+            learning_rate: 2e-5,
+            gradient_scale: 1.0,
+            w: self.w,
+            g: self.g,
+            m: self.m,
+            v: Some(self.v),
+            mask: Some(self.mask),
+            pull: Pull::Gradient { coefficient: 1.0 / chosen.pruned_squares.sqrt().max(1e-30) as f32 },
+            census: Some((bits(0.99), bits(1.01))),
+        }
+    }
+
+    fn teacher(&mut self, how: Teacher, step: usize) -> Result<Vec<f32>> {
+        match how {
+            Teacher::Cached => Ok(self.teacher[step % BATCHES].clone()),
+            Teacher::Forward => self.runner.logits(self.dense, &self.batches[step % BATCHES]),
+        }
+    }
+
+    /// The whole step as a run makes it; then, in steps of their own, its phases, each waited for.
     fn steps(&mut self, args: &Args) -> Result<Map<String, Value>> {
         let how = Criterion { pattern: Pattern::Global, score: Score::Magnitude, sparsity: args.sparsity };
-        let mut times: [Vec<f64>; 6] = Default::default();
+        let (mut whole, mut times): (Vec<f64>, [Vec<f64>; 5]) = Default::default();
         let mut census = None;
         for step in 0..args.steps + WARM_UP {
+            let clock = Instant::now();
+            let chosen = self.runner.engine.select(self.w, &how, census.take(), self.mask)?;
+            let teacher = self.teacher(args.teacher, step)?;
+            let (update, clip) = (self.update(step, &chosen), Clip { mean: 1.0, limit: 0.0 });
+            let batch = &self.batches[step % BATCHES];
+            let (_, stepped) = self.runner.step(batch, Some(teacher), false, &update, &clip)?;
+            census = stepped.updated.census;
+            if step >= WARM_UP {
+                whole.push(clock.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        for step in 0..args.steps + WARM_UP {
             let mut clock = Instant::now();
-            let started = clock;
             let mut lap = || {
                 let t = clock.elapsed().as_secs_f64() * 1e3;
                 clock = Instant::now();
@@ -125,38 +169,20 @@ impl Bench {
             };
             let chosen = self.runner.engine.select(self.w, &how, census.take(), self.mask)?;
             let select = lap();
-            let batch = &self.batches[step % BATCHES];
-            let teacher = match args.teacher {
-                Teacher::Cached => self.teacher[step % BATCHES].clone(),
-                Teacher::Forward => self.runner.logits(self.dense, batch)?,
-            };
+            let teacher = self.teacher(args.teacher, step)?;
             let teacher_forward = lap();
-            self.runner.gradient(self.w, self.g, batch, Some(teacher), false)?;
+            self.runner.gradient(self.w, self.g, &self.batches[step % BATCHES], Some(teacher), false)?;
             let gradient = lap();
-            let bits = |x: f32| (chosen.threshold * x).to_bits();
-            let update = Update {
-                optimizer: Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decay: 0.01 },
-                step: step as u64 + 1,
-                learning_rate: 2e-5,
-                gradient_scale: 1.0,
-                w: self.w,
-                g: self.g,
-                m: self.m,
-                v: Some(self.v),
-                mask: Some(self.mask),
-                pull: Pull::Gradient { coefficient: 1.0 / chosen.pruned_squares.sqrt().max(1e-30) as f32 },
-                census: Some((bits(0.99), bits(1.01))),
-            };
-            census = self.runner.engine.update(&update)?.census;
+            census = self.runner.engine.update(&self.update(step, &chosen))?.census;
             let updated = lap();
             if step >= WARM_UP {
-                let whole = started.elapsed().as_secs_f64() * 1e3;
-                let each = [whole, select, teacher_forward, gradient, updated, select + updated];
+                let each = [select, teacher_forward, gradient, updated, select + updated];
                 times.iter_mut().zip(each).for_each(|(all, t)| all.push(t));
             }
         }
-        let names = ["step_ms", "select_ms", "teacher_ms", "forward_backward_ms", "update_ms", "project_update_ms"];
-        Ok(names.iter().zip(times).map(|(name, t)| (name.to_string(), json!(median(t)))).collect())
+        let names = ["select_ms", "teacher_ms", "forward_backward_ms", "update_ms", "project_update_ms"];
+        let phases = names.iter().zip(times).map(|(name, t)| (name.to_string(), json!(median(t))));
+        Ok(std::iter::once(("step_ms".to_string(), json!(median(whole)))).chain(phases).collect())
     }
 
     /// Forward alone, J v and Jᵀ u.
@@ -186,6 +212,8 @@ impl Bench {
                 };
                 let clock = Instant::now();
                 self.runner.engine.run(program, &with)?;
+                // Devices are waited for by reading from them.
+                self.runner.engine.read(self.m, 0, &mut [0.0])?;
                 if step >= WARM_UP {
                     times.push(clock.elapsed().as_secs_f64() * 1e3);
                 }

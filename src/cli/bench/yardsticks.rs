@@ -4,11 +4,13 @@ use super::measure::{Clock, Task, measure};
 use super::ops::{OnDevice, Only};
 use super::shapes::Numbers;
 use crate::Result;
+use crate::gpu::cublaslt::{self, CublasLt};
+use crate::gpu::driver::Driver;
 use crate::gpu::{Device, Dtype, Memory};
 use crate::ops::gemm::nt;
 use crate::ops::{Linear, Pass};
 use crate::report::Table;
-use crate::selftest::{Case, Input, Role};
+use crate::selftest::{Case, Input, Role, upload};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::rc::Rc;
@@ -47,26 +49,68 @@ impl Yardsticks {
     }
 }
 
-/// Both, on `device` or on the host. `large`: as large as it takes for the best; else a try-out.
-pub fn measured(device: Option<&Rc<dyn Device>>, clock: &Clock, seconds: f64, large: bool) -> Result<Yardsticks> {
-    let (bytes, side) = match (large, device) {
+/// Where yardsticks are measured.
+pub enum Machine<'a> {
+    Host,
+    Device(&'a Rc<dyn Device>),
+    /// With the vendor's library, where it can be loaded.
+    Cuda(&'a Rc<Driver>),
+}
+
+/// Both. `large`: as large as it takes for the best; else a try-out.
+pub fn measured(machine: &Machine, clock: &Clock, seconds: f64, large: bool) -> Result<Yardsticks> {
+    let (bytes, side) = match (large, machine) {
         (false, _) => (1 << 20, 64),
-        (true, None) => (256 << 20, 1536),
-        (true, Some(_)) => (1 << 30, 8192),
+        (true, Machine::Host) => (256 << 20, 1536),
+        (true, _) => (1 << 30, 8192),
     };
-    let (copy, products) = match device {
-        None => (host_copy(clock, seconds, bytes)?, vec![host_product(clock, seconds, side)?]),
-        Some(device) => {
-            let each = [Dtype::Bf16, Dtype::F32].map(|dtype| device_product(device, clock, seconds, side, dtype));
-            (device_copy(device, clock, seconds, bytes)?, each.into_iter().collect::<Result<_>>()?)
+    let on = |device: &Rc<dyn Device>| -> Result<(f64, Vec<Product>)> {
+        let each = [Dtype::Bf16, Dtype::F32].map(|dtype| device_product(device, clock, seconds, side, dtype));
+        Ok((device_copy(device, clock, seconds, bytes)?, each.into_iter().collect::<Result<_>>()?))
+    };
+    let (copy, products) = match machine {
+        Machine::Host => (host_copy(clock, seconds, bytes)?, vec![host_product(clock, seconds, side)?]),
+        Machine::Device(device) => on(device)?,
+        Machine::Cuda(driver) => {
+            let device: Rc<dyn Device> = (*driver).clone();
+            let (copy, mut products) = on(&device)?;
+            products.extend(vendors(driver, &device, clock, seconds, side)?);
+            (copy, products)
         }
     };
     Ok(Yardsticks { copy_gb_s: 2.0 * bytes as f64 / copy * 1e-9, side, products })
 }
 
-fn product(by: &str, dtype: Dtype, side: usize, seconds: f64) -> Product {
+fn product(by: &str, dtype: &str, side: usize, seconds: f64) -> Product {
     let tflop_s = 2.0 * (side as f64).powi(3) / seconds * 1e-12;
-    Product { by: by.to_string(), dtype: dtype.suffix().to_string(), tflop_s }
+    Product { by: by.to_string(), dtype: dtype.to_string(), tflop_s }
+}
+
+/// cuBLASLt's, none where it cannot be loaded.
+fn vendors(
+    driver: &Rc<Driver>,
+    device: &Rc<dyn Device>,
+    clock: &Clock,
+    seconds: f64,
+    side: usize,
+) -> Result<Vec<Product>> {
+    let Some(library) = CublasLt::load(driver) else { return Ok(Vec::new()) };
+    let mut numbers = Numbers::new(1);
+    let mut products = Vec::new();
+    let kinds = [
+        (cublaslt::Product::Bf16, Dtype::Bf16, "bf16"),
+        (cublaslt::Product::Tf32, Dtype::F32, "tf32"),
+        (cublaslt::Product::F32, Dtype::F32, "f32"),
+    ];
+    for (kind, stored, name) in kinds {
+        let mut matrix = || upload(device, &numbers.take(side * side, 1.0), stored);
+        let (a, b, c) = (matrix()?, matrix()?, matrix()?);
+        if let Some(matmul) = library.best_matmul(kind, [side; 3], [a.at(), b.at(), c.at()]) {
+            let times = measure(clock, seconds, &mut Task(|_| matmul.queue()))?;
+            products.push(product("cuBLASLt", name, side, times.fastest));
+        }
+    }
+    Ok(products)
 }
 
 fn host_copy(clock: &Clock, seconds: f64, bytes: usize) -> Result<f64> {
@@ -88,7 +132,7 @@ fn host_product(clock: &Clock, seconds: f64, side: usize) -> Result<Product> {
         Ok(())
     };
     let times = measure(clock, seconds, &mut Task(multiply))?;
-    Ok(product("fipk", Dtype::F32, side, times.fastest))
+    Ok(product("fipk", "f32", side, times.fastest))
 }
 
 fn device_copy(device: &Rc<dyn Device>, clock: &Clock, seconds: f64, bytes: usize) -> Result<f64> {
@@ -104,5 +148,5 @@ fn device_product(device: &Rc<dyn Device>, clock: &Clock, seconds: f64, side: us
     let case = Case { op: Arc::new(Linear), inputs, ulps: 0.0 };
     let mut linear = OnDevice::new(device, &case, dtype, &mut numbers)?;
     let times = measure(clock, seconds, &mut Only(&mut linear, Pass::Forward))?;
-    Ok(product("fipk", dtype, side, times.fastest))
+    Ok(product("fipk", dtype.suffix(), side, times.fastest))
 }

@@ -1,0 +1,56 @@
+//! `fipk selftest` and `fipk bench kernels`: what they print, and what they refuse.
+use super::support::{done, fails};
+use serde_json::Value;
+
+#[test]
+fn bench_kernels_times_the_host_against_its_yardsticks() {
+    let args =
+        ["bench", "kernels", "--device", "cpu", "--shape", "tiny", "--parameters", "100000", "--seconds", "0.001"];
+    let result: Value = serde_json::from_str(&done(&[&args[..], &["--json"]].concat()).stdout).unwrap();
+    let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
+    assert!(result["device"].as_str().is_some_and(|d| d.starts_with("cpu")), "{result}");
+    assert!(number(&result["yardsticks"]["copy_gb_s"]) > 0.0 && result["yardsticks"]["products"].is_array());
+    let rows = result["rows"].as_array().unwrap();
+    for row in rows {
+        let [us, fastest, slowest] = ["us", "fastest_us", "slowest_us"].map(|k| number(&row[k]));
+        assert!(0.0 < fastest && fastest <= us && us <= slowest, "{row}");
+        assert!(number(&row["gb_s"]) > 0.0 && number(&row["of_copy"]) > 0.0, "{row}");
+    }
+    let names: Vec<&str> = rows.iter().filter_map(|r| r["name"].as_str()).collect();
+    for name in ["linear_vjp", "attention_jvp", "kl_forward", "flat_dot", "select_2:4", "update_adamw_gradient_counted"]
+    {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+    let linear = rows.iter().find(|r| r["name"] == "linear_forward").unwrap();
+    assert!(number(&linear["of_matmul"]) > 0.0, "{linear}");
+
+    let table = done(&[&args[..], &["--filter", "layer_norm_*"]].concat()).stdout;
+    assert!(table.contains("layer_norm_vjp") && table.contains("% copy") && !table.contains("linear_vjp"), "{table}");
+    fails(&["bench", "kernels", "--device", "cpu", "--filter", "[", "--shape", "tiny"], 2, &["--filter"]);
+    fails(&["bench", "kernels", "--device", "cpu", "--seconds", "0"], 2, &["--seconds"]);
+}
+
+#[test]
+fn selftest_wants_a_device() {
+    fails(&["selftest", "--device", "cpu"], 2, &["the CPU runs no kernels", "--device cuda:N"]);
+    let help = done(&["selftest", "--help"]).stdout;
+    assert!(help.contains("--filter") && help.contains("tolerance"), "{help}");
+    assert_eq!(help.contains("--emulated\n"), cfg!(feature = "emulator"), "{help}");
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn selftest_runs_emulated() {
+    let text = done(&["selftest", "--emulated", "--filter", "add_[fjv]*", "--seed", "5"]).stdout;
+    let lines: Vec<&str> = text.lines().collect();
+    let (last, rows) = lines.split_last().unwrap();
+    assert!(last.contains(&format!("{} rows, 0 failed", rows.len())), "{text}");
+    assert!(rows.iter().all(|r| r.starts_with("add_") && r.ends_with("  ok")), "{text}");
+    assert!(rows.iter().any(|r| r.contains("bf16") && r.contains("131x257")), "{text}");
+
+    let text = done(&["selftest", "--emulated", "--filter", "record_*", "--json"]).stdout;
+    let values: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((values[0]["name"].as_str(), values[0]["ok"].as_bool()), (Some("record_replay"), Some(true)));
+    assert_eq!(values[1]["summary"]["failed"], 0);
+    fails(&["selftest", "--emulated", "--filter", "no_such_row"], 2, &["names no row"]);
+}
