@@ -5,11 +5,11 @@
 //     mask      bit i = i's block is one of them
 //
 // A thread a block for norms, then a radix select over 64 bits in six digits of 12 (the last of 4) with project.cu's
-// select_pick, choice and ties as there over runs of `tile` blocks, then a warp a word of the mask. A block at an edge is
-// as large as fits.
+// select_pick, choice and ties as in mask.cu over runs of `tile` blocks, then a warp a word of the mask. A block at an
+// edge is as large as fits.
 //
-// Bytes a parameter: w 4 once (blocks of full sectors), 8/area for the norm and 8 times that read again, 1/8 of mask, and
-// the summary's 4.1. Not yet run on a GPU.
+// Bytes a parameter: w 4 once (blocks of full sectors), 8/area for the norm and 8 times that read again, 1/8 of mask,
+// and the summary's 4.1. Not yet run on a GPU.
 #include "groups.cuh"
 
 struct BlockArgs {
@@ -20,7 +20,7 @@ struct BlockArgs {
     u64* scores;      // one a block
     u32* chosen;      // a bit a block
     u32* mask;        // a bit a weight
-    u32* histogram;
+    u32* histogram;   // of a digit
     u32* equal;       // one a run of blocks
     const u64* before;
     u64 seed;

@@ -6,12 +6,12 @@
 //     dot       sum x y in f64                     8, or 4 where both are the same vector
 //     uniform, normal: Philox, as src/rng.rs       4
 //
-// (Fill and plain copies are the device's own.) All are bound by memory: a thread takes 16 bytes a load, and blocks stride
-// by the grid. Ranges that do not start on 16 bytes go element by element. axpy and scale round as the host does and are
-// equal to it bit for bit. The dot product cuts its range into chunks of 4096 from the range's start, sums each in f64 (16
-// products a thread, then the block's fixed tree) and the chunks by one block: its result depends on the range alone.
-// Uniform numbers equal the host's bit for bit; normal ones to the rounding of f64 logarithm and cosine, so in f32 nearly
-// always. Not yet run on a GPU.
+// (Fill and plain copies are the device's own.) All are bound by memory: a thread takes 16 bytes a load, and blocks
+// stride by the grid. Ranges that do not start on 16 bytes go element by element. axpy and scale round as the host does
+// and are equal to it bit for bit. The dot product cuts its range into chunks of 4096 from the range's start, sums each
+// in f64 (16 products a thread, then the block's fixed tree) and the chunks by one block: its result depends on the
+// range alone. Uniform numbers equal the host's bit for bit; normal ones to the rounding of f64 logarithm and cosine,
+// so in f32 nearly always. Not yet run on a GPU.
 #include "philox.cuh"
 #include "rounded.cuh"
 #include "tiles.cuh"

@@ -3,9 +3,9 @@
 //     bit i = #{j in i's group: (score j, j) < (score i, i)} < k
 //
 // Groups of up to 32 (n:m, short rows): a thread a weight counts how many of its group come before it, in the first
-// cache, and a warp puts the 32 answers together to a word. Longer rows: a block a row, radix select over 31 bits in four
-// digits of 8, 8, 8 and 7 with the histogram in shared memory, the row in the first cache after the first; then equals in
-// the order of their index. Rows may share a word of the mask, so their bits are put there by an atomic or.
+// cache, and a warp puts the 32 answers together to a word. Longer rows: a block a row, radix select over 31 bits in
+// four digits of 8, 8, 8 and 7 with the histogram in shared memory, the row in the first cache after the first; then
+// equals in the order of their index. Rows may share a word of the mask, so their bits are put there by an atomic or.
 //
 // Bytes a parameter: w once from memory, 4 (rows above 128 KB: once a digit and once for the bits), then 4 and 1/4 of
 // mask for the summary. Not yet run on a GPU.

@@ -1,5 +1,5 @@
-// f32 arithmetic that is rounded after every operation, as the host's is: a compiler may not contract it to fma. Where a
-// kernel and the host must agree to the bit, both write the same expression, here in these names.
+// f32 arithmetic that is rounded after every operation, as the host's is: a compiler may not contract it to fma. Where
+// a kernel and the host must agree to the bit, both write the same expression, here in these names.
 #pragma once
 #include "fipk.cuh"
 

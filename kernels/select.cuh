@@ -1,5 +1,5 @@
-// What the kernels that choose the pruned weights share: scores, what is known of a segment's k-th score, and what a tile
-// found. The choice is the host's: the k smallest scores, of equal ones the first by index.
+// What the kernels that choose the pruned weights share: scores, what is known of a segment's k-th score, and what a
+// tile found. The choice is the host's: the k smallest scores, of equal ones the first by index.
 #pragma once
 #include "philox.cuh"
 #include "tiles.cuh"
@@ -26,15 +26,18 @@ struct Segment {
 };
 FIPK_ARGS(Segment, 32);
 
-// Where the scores of a choice over one segment are read from, decided on the device.
+// Where a choice over one segment reads its scores from, decided on the device.
 struct Control {
     u64 listed;   // numbers in the list, or that would be if it had room
-    u32 source;   // FROM_WEIGHTS or FROM_LIST
+    u32 source;   // FROM_WEIGHTS, by way of the sifted list; or FROM_CENSUS
     u32 counted;  // whether the update's histogram stands
 };
 FIPK_ARGS(Control, 16);
 constexpr u32 FROM_WEIGHTS = 0;
-constexpr u32 FROM_LIST = 1;
+constexpr u32 FROM_CENSUS = 1;
+// What is sifted out is a weight's place in its tile, 12 bits, above the bits of its score that are not yet known.
+constexpr u32 SIFTED_BITS = (1u << FIRST_SHIFT) - 1;
+static_assert(static_cast<u64>(TILE) << FIRST_SHIFT <= 1ull << 32, "a place in a tile and a score share a word");
 
 // What a tile adds to the summary.
 struct Part {
@@ -105,6 +108,9 @@ FIPK_DEVICE u64 block_scan(u64 v, u64* shared, u64& total) {
     __syncthreads();
     return inclusive - v + (warp == 0 ? 0 : before);
 }
+
+// Which of a word's bits that are set is the lowest.
+FIPK_DEVICE u32 lowest_bit(u32 word) { return static_cast<u32>(__ffs(static_cast<int>(word)) - 1); }
 
 // The lowest n of a word's bits that are set.
 FIPK_DEVICE u32 lowest_bits(u32 word, u64 n) {

@@ -30,6 +30,12 @@ FIPK_DEVICE u32 magnitude_bits(float x) { return __float_as_uint(x) & 0x7fffffff
 constexpr u32 BUCKETS = 4096;
 constexpr u32 FIRST_SHIFT = 19;
 
+// A stretch of a list.
+struct Extent {
+    u64 base;
+    u32 count;
+};
+
 // A tile's numbers that go to a list, gathered in shared memory first: one atomic a tile on the list's counter. The
 // counter goes on beyond the list's room, so that a reader knows what is missing.
 struct Staged {
@@ -39,20 +45,23 @@ struct Staged {
 
     FIPK_DEVICE void push(u32 value) const { values[atomicAdd(count, 1u)] = value; }
 
-    // By all threads of the block.
-    FIPK_DEVICE void flush(u64* counter, u32* list, u64 room) const {
+    // By all threads of the block; says where the numbers went.
+    FIPK_DEVICE Extent flush(u64* counter, u32* list, u64 room) const {
         __syncthreads();
         const u32 n = *count;
+        u64 at = 0;
         if (n > 0) {
             if (threadIdx.x == 0) *base = atomicAdd(counter, static_cast<u64>(n));
             __syncthreads();
+            at = *base;
             for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
-                if (*base + i < room) list[*base + i] = values[i];
+                if (at + i < room) list[at + i] = values[i];
             }
         }
         __syncthreads();
         if (threadIdx.x == 0) *count = 0;
         __syncthreads();
+        return {at, n};
     }
 };
 

@@ -5,7 +5,8 @@
 //     w = sign(w) max(0, |w| - [pruned] shrink)         and w = m = v = 0 where pruned weights are held
 //
 // with the bf16 copy of w, sum w^2 over all and over the pruned in f64, and on demand the census: a histogram of the
-// leading 12 bits of the new magnitudes of the prunable weights, how many lie below a bracket, and a list of those inside.
+// leading 12 bits of the new magnitudes of the prunable weights, how many lie below a bracket, and a list of those
+// inside.
 //
 // Every constant of a step comes from Knobs in the device's memory, and |g|^2 from where flat_total_f64 left it, so a
 // recorded step is replayed with other numbers. Expressions are the host's, in its order and rounded as there
@@ -15,8 +16,8 @@
 // Parallel over tiles (tiles.cuh), 4 neighbours a thread, 16-byte loads and stores. The histogram and the list are
 // privatised in shared memory; integer atomics alone, so nothing depends on their order but the order of the list.
 //
-// Bytes a parameter: read w, g, m, v and a bit of mask, 16.1; write w, m, v, 12, and the bf16 copy, 2: 30.1. The norm of
-// the gradient reads 4 before that: 34.1 in all. About 30 FLOPs: bound by memory. Not yet run on a GPU.
+// Bytes a parameter: read w, g, m, v and a bit of mask, 16.1; write w, m, v, 12, and the bf16 copy, 2: 30.1. The norm
+// of the gradient reads 4 before that: 34.1 in all. About 30 FLOPs: bound by memory. Not yet run on a GPU.
 #include "rounded.cuh"
 #include "tiles.cuh"
 
@@ -112,7 +113,8 @@ FIPK_DEVICE float gradient_scale(const Knobs& k, const double* squares) {
 }
 
 // Take a tile's new magnitudes into the histogram and the list; gives how many of the thread's lie below the bracket. A
-// thread reads what it wrote itself a moment ago, out of the cache: a loop of its own costs no bytes and fewer registers.
+// thread reads what it wrote itself a moment ago, out of the cache: a loop of its own costs no bytes, and fewer
+// registers.
 FIPK_DEVICE u32 count_tile(const float* w, const Tile& tile, const Knobs& k, u32* bins, const Staged& staged) {
     u32 below = 0;
     for (u32 i = 4 * threadIdx.x; i < tile.len; i += 4 * blockDim.x) {
@@ -170,7 +172,8 @@ FIPK_DEVICE void update(const UpdateArgs& p, u32* bins, const Staged& staged, Sq
             store_pack<float>(p.m, at, m);
             if (Rule::SECOND) store_pack<float>(p.v, at, v);
             if (p.shadow != nullptr) {
-                *reinterpret_cast<uint2*>(p.shadow + at) = make_uint2(bf16_pair(w.v[0], w.v[1]), bf16_pair(w.v[2], w.v[3]));
+                const uint2 copy = make_uint2(bf16_pair(w.v[0], w.v[1]), bf16_pair(w.v[2], w.v[3]));
+                *reinterpret_cast<uint2*>(p.shadow + at) = copy;
             }
         }
         all = warp_sum(all);

@@ -1,5 +1,5 @@
-//! The choice of pruned weights on a device: the launch side of kernels/project.cu and kernels/groups.cu. Masks are the
-//! host's, bit for bit. Kernels follow one another without a word from the host; one download at the end waits.
+//! The choice of pruned weights on a device: the launch side of kernels/{project,mask,groups}.cu. Masks are the host's,
+//! bit for bit. Kernels follow one another without a word from the host; one download at the end waits.
 use super::Flat;
 use crate::Result;
 use crate::engine::{Census, Criterion, Pattern, Score, Selected};
@@ -24,7 +24,7 @@ struct Segment {
     first: u64,
 }
 
-/// As `StartArgs` in kernels/project.cu, and so on.
+/// As `StartArgs` in kernels/project.cu, and so on; those of masks in kernels/mask.cu.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct StartArgs {
@@ -80,12 +80,15 @@ struct MaskArgs {
     parts: Ptr,
     equal: Ptr,
     before: Ptr,
+    control: Ptr,
+    list: Ptr,
     seed: u64,
+    room: u64,
     tile_count: u32,
     by_span: u32,
 }
 impl Args for MaskArgs {}
-const _: () = assert!(size_of::<MaskArgs>() == 72);
+const _: () = assert!(size_of::<MaskArgs>() == 96);
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -162,7 +165,7 @@ pub(super) struct Plane {
     pub k: u64,
 }
 
-/// As `Summary` in kernels/project.cu.
+/// As `Summary` in kernels/mask.cu.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Summary {
@@ -284,16 +287,21 @@ impl Flat {
             // The list is about to be written.
             self.counting.set(false);
         }
+        let (list, room) = (self.list.at(), self.sizes.room as u64);
+        let (parts, equal, before) = (self.parts.at(), self.equal.at(), self.before.at());
+        let args =
+            MaskArgs { w, tiles, segments, mask, parts, equal, before, control, list, seed, room, tile_count, by_span };
         for (digit, (shift, width)) in (0u32..).zip(DIGITS) {
-            let args = CountArgs {
+            let histograms = self.histograms.at();
+            let count = CountArgs {
                 w,
                 tiles,
                 segments,
                 control,
-                list: self.list.at(),
-                histograms: self.histograms.at(),
+                list,
+                histograms,
                 seed,
-                room: self.sizes.room as u64,
+                room,
                 tile_count,
                 by_span,
                 shift,
@@ -301,13 +309,14 @@ impl Flat {
                 digit,
                 reserved: 0,
             };
-            self.launch(&format!("select_count_{score}"), self.prunable, 6, &args)?;
+            self.launch(&format!("select_count_{score}"), self.prunable, 8, &count)?;
             let counted = if kept && digit == 0 { self.census.at().offset(16) } else { Ptr::NULL };
             self.pick(ks.len(), width, counted)?;
+            if digit == 0 && by_span == 0 {
+                self.launch(&format!("select_sift_{score}"), self.prunable, 6, &args)?;
+            }
         }
-        let (parts, equal, before) = (self.parts.at(), self.equal.at(), self.before.at());
-        let args = MaskArgs { w, tiles, segments, mask, parts, equal, before, seed, tile_count, by_span };
-        self.launch(&format!("select_mask_{score}"), self.prunable, 5, &args)?;
+        self.launch(&format!("select_mask_{score}"), self.prunable, 6, &args)?;
         self.scan(self.prunable)?;
         self.launch(&format!("select_ties_{score}"), self.prunable, 8, &args)
     }
