@@ -17,8 +17,9 @@ const TILES: [Tile; 2] = [Tile { rows: 128, columns: 64, depth: 32 }, Tile { row
 /// what is added to.
 pub(super) fn checks(seed: u64) -> Vec<Check> {
     let layouts = [("gemm_nt", Layout::Nt), ("gemm_nn", Layout::Nn), ("gemm_tn", Layout::Tn)];
-    let check = |(name, layout)| Check::one(name, move |device| products(device, name, layout, seed));
-    layouts.into_iter().map(check).collect()
+    let checks =
+        layouts.into_iter().map(|(name, layout)| Check::one(name, move |device| products(device, name, layout, seed)));
+    checks.collect()
 }
 
 fn products(device: &Rc<dyn Device>, name: &str, layout: Layout, seed: u64) -> Result<Row> {
