@@ -12,7 +12,7 @@
 // ids that all differ, and gives the same bits every time. embedding_order ranks each position by counting those
 // before it, a warp a position: n² comparisons of 4 bytes from the cache. embedding_vjp gives a block 32 sorted rows:
 // runs of one id that begin and end there are summed and written; of a run that goes on, each block leaves its sum in
-// scratch, and embedding_vjp_runs adds those up, the block where the run begins doing it, 8 groups of warps by turns.
+// scratch, and embedding_vjp_runs adds those up, the block where the run begins doing it, its 8 warps by turns.
 // Bytes (of e an element): gather 2 e n h; scatter (e + 4) n h, twice 4 h / 32 a row at most for scratch, n² ids from
 // the cache; the table is cleared apart. FLOPs: n h. Not yet run on a GPU.
 #include "reduce.cuh"

@@ -8,10 +8,11 @@
 // Whatever is null is left out.
 //
 // A row is a warp's (4 rows a block) while 32 lanes can hold it, else a block's. It stays in registers between its
-// passes, 32 elements a thread (8 where steps are single elements); a longer row reads the rest again from the cache. Steps are 16-byte packs where cols and the
-// bases allow it, else single elements. vjp keeps its columns' sums for w and b in registers over all rows of a warp,
-// adds the block's warps in shared memory and leaves one part a block, [2, parts, cols] in scratch, which sum_rows
-// then adds up; how many parts there are follows from the shape alone, so the sums are the same bits everywhere.
+// passes, 32 elements a thread (8 where steps are single elements); a longer row reads the rest again from the cache.
+// Steps are 16-byte packs where cols and the bases allow it, else single elements. vjp keeps its columns' sums for w
+// and b in registers over all rows of a warp, adds the block's warps in shared memory and leaves one part a block,
+// [2, parts, cols] in scratch, which sum_rows then adds up; how many parts there are follows from the shape alone, so
+// the sums are the same bits everywhere.
 //
 // Bytes (of e an element): forward 2 e n, jvp 3 e n, vjp 3 e n and 16 bytes a part and column; FLOPs 7 n, 15 n, 15 n:
 // bound by memory. Not yet run on a GPU.
@@ -23,8 +24,8 @@ template <int W> constexpr int KEPT = W == 1 ? 8 : 32;
 
 // The threads that share a row, and the rows that fall to them.
 struct RowTeam {
-    u32 lanes, lane;    // threads of a row, and which this one is
-    u64 first, stride;  // rows: first, first + stride, ..
+    u32 lanes, lane;   // threads of a row, and which this one is
+    u64 first, stride; // rows: first, first + stride, ..
     float* shared;
 
     FIPK_DEVICE RowTeam(bool warp_a_row, float* shared_) : shared(shared_) {
@@ -50,7 +51,7 @@ struct RowTeam {
     }
 };
 
-// W elements of a thread's registers from k on. Indices are constants once loops are unrolled.
+// The elements of a step.
 template <int W> struct Step {
     float v[W];
 };
@@ -307,7 +308,7 @@ template <class T, int W> FIPK_DEVICE void layer_norm_vjp(const LayerNormVjpArgs
     if (!p.parts) return;
 
     if (team.lanes != 32) {
-        // Every thread has columns of its own. A block without a row (there is none) would leave the rest unwritten.
+        // Every thread has columns of its own, and every block a row: those beyond the registers are written.
         team.kept<W>(p.cols, [&](int k, u32 c) {
 #pragma unroll
             for (int j = 0; j < W; j++) part_w[c + j] = sum_w[k + j], part_b[c + j] = sum_b[k + j];

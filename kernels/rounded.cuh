@@ -8,3 +8,4 @@ FIPK_DEVICE float sub(float a, float b) { return __fsub_rn(a, b); }
 FIPK_DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
 FIPK_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
 FIPK_DEVICE float root(float a) { return __fsqrt_rn(a); }
+FIPK_DEVICE float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }

@@ -23,13 +23,15 @@
 struct Knobs {
     double clip;            // no clipping at 0
     double gradient_scale;  // before clipping
-    float rate, pull, shrink, keep, decay, beta1, beta2, epsilon;
-    float correct1, correct2;  // 1/(1 - beta1^t) and 1/sqrt(1 - beta2^t)
-    u32 low, high;             // the census' bracket, both ends inside
-    u32 census;                // whether to count
-    u32 reserved;
+    float rate, pull, shrink, keep, decay;
+    float decayed;  // 1 - rate decay
+    float beta1, beta2, fresh1, fresh2;  // fresh = 1 - beta
+    float epsilon;
+    float length, correct2;  // rate / (1 - beta1^t) and 1/sqrt(1 - beta2^t)
+    u32 low, high;           // the census' bracket, both ends inside
+    u32 census;              // whether to count
 };
-FIPK_ARGS(Knobs, 72);
+FIPK_ARGS(Knobs, 80);
 
 struct Census {
     u64 below, inside;
@@ -65,41 +67,41 @@ struct Weight {
 };
 
 FIPK_DEVICE Weight adam(const Knobs& k, float w, float g, float m, float v) {
-    m = add(mul(k.beta1, m), mul(sub(1.0f, k.beta1), g));
-    v = add(mul(k.beta2, v), mul(mul(sub(1.0f, k.beta2), g), g));
-    const float step = quotient(mul(k.rate, mul(m, k.correct1)), add(mul(root(v), k.correct2), k.epsilon));
-    return {sub(w, step), m, v};
+    m = fma_rn(k.beta1, m, mul(k.fresh1, g));
+    v = fma_rn(k.beta2, v, mul(mul(k.fresh2, g), g));
+    const float size = fma_rn(root(v), k.correct2, k.epsilon);
+    return {sub(w, quotient(mul(m, k.length), size)), m, v};
 }
+// `decays`: of the span.
 struct AdamW {
     static constexpr bool SECOND = true;
-    static FIPK_DEVICE Weight step(const Knobs& k, float decay, float w, float g, float m, float v) {
-        return adam(k, sub(w, mul(mul(k.rate, decay), w)), g, m, v);
+    static FIPK_DEVICE Weight step(const Knobs& k, bool decays, float w, float g, float m, float v) {
+        return adam(k, decays ? mul(k.decayed, w) : w, g, m, v);
     }
 };
 struct Adam {
     static constexpr bool SECOND = true;
-    static FIPK_DEVICE Weight step(const Knobs& k, float decay, float w, float g, float m, float v) {
-        return adam(k, w, add(g, mul(decay, w)), m, v);
+    static FIPK_DEVICE Weight step(const Knobs& k, bool decays, float w, float g, float m, float v) {
+        return adam(k, w, decays ? fma_rn(k.decay, w, g) : g, m, v);
     }
 };
 struct Sgd {
     static constexpr bool SECOND = false;
-    static FIPK_DEVICE Weight step(const Knobs& k, float decay, float w, float g, float m, float v) {
-        m = add(mul(k.beta1, m), add(g, mul(decay, w)));
+    static FIPK_DEVICE Weight step(const Knobs& k, bool decays, float w, float g, float m, float v) {
+        m = fma_rn(k.beta1, m, decays ? fma_rn(k.decay, w, g) : g);
         return {sub(w, mul(k.rate, m)), m, v};
     }
 };
 
 template <class Rule>
-FIPK_DEVICE Weight step(const Knobs& k, float scale, float decay, u32 bit, float w, float g, float m, float v) {
-    const float pruned = static_cast<float>(bit);
-    const float gradient = add(mul(g, scale), mul(mul(pruned, k.pull), w));
-    const Weight next = Rule::step(k, decay, w, gradient, m, v);
-    const float size = sub(fabsf(next.w), mul(pruned, k.shrink));
+FIPK_DEVICE Weight step(const Knobs& k, float scale, bool decays, bool pruned, float w, float g, float m, float v) {
+    const float gradient = fma_rn(g, scale, pruned ? mul(k.pull, w) : 0.0f);
+    const Weight next = Rule::step(k, decays, w, gradient, m, v);
+    if (!pruned) return next;
+    const float size = sub(fabsf(next.w), k.shrink);
     // A NaN fails the comparison and stays.
     const float x = size < 0.0f ? 0.0f : copysignf(size, next.w);
-    const float keep = sub(1.0f, mul(pruned, sub(1.0f, k.keep)));
-    return {mul(x, keep), mul(next.m, keep), mul(next.v, keep)};
+    return {mul(x, k.keep), mul(next.m, k.keep), mul(next.v, k.keep)};
 }
 
 // What the gradient is multiplied with, as the loop on the host has it: in f64, then rounded.
@@ -144,7 +146,7 @@ FIPK_DEVICE void update(const UpdateArgs& p, u32* bins, const Staged& staged, Sq
     }
     for (u32 t = blockIdx.x; t < p.tile_count; t += gridDim.x) {
         const Tile tile = p.tiles[t];
-        const float decay = tile.flags & TILE_DECAYS ? k.decay : 0.0f;
+        const bool decays = (tile.flags & TILE_DECAYS) != 0;
         const bool prunable = (tile.flags & TILE_PRUNABLE) != 0, counts = prunable && k.census != 0;
         double all = 0.0, gone = 0.0;
         for (u32 i = 4 * threadIdx.x; i < tile.len; i += 4 * blockDim.x) {
@@ -158,7 +160,7 @@ FIPK_DEVICE void update(const UpdateArgs& p, u32* bins, const Staged& staged, Sq
             for (u32 j = 0; j < 4; ++j) {
                 if (i + j >= tile.len) continue;  // padding stays what it is: zero
                 const u32 bit = bits >> j & 1;
-                const Weight next = step<Rule>(k, scale, decay, bit, w.v[j], g.v[j], m.v[j], v.v[j]);
+                const Weight next = step<Rule>(k, scale, decays, bit != 0, w.v[j], g.v[j], m.v[j], v.v[j]);
                 w.v[j] = next.w, m.v[j] = next.m, v.v[j] = next.v;
                 const double square = static_cast<double>(next.w) * static_cast<double>(next.w);
                 all += square;

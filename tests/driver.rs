@@ -2,7 +2,7 @@
 //! order that a driver accepts and that nothing is read before it is there. It says nothing about any GPU.
 #![cfg(all(target_os = "linux", fipk_cuda))]
 use fipk::gpu::driver::Driver;
-use fipk::gpu::{Device, Launch, Memory, Ptr, Which, discover, open};
+use fipk::gpu::{Device, Launch, Memory, Plane, Ptr, Which, discover, open};
 use fipk::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -196,6 +196,12 @@ fn launches() {
         let error = device.launch(&launch).unwrap_err();
         assert!(matches!(error, Error::Device { .. }) && error.to_string().contains(says), "{error}");
     }
+    // The stand-in leaves in a map what it was given: a type of 9 is bf16, 3 the swizzle, 2 the promotion to L2.
+    let plane = Plane { at: y.at(), rows: 5, columns: 11, pitch: 16, box_rows: 4, box_columns: 8 };
+    let map = device.tensor_map(&plane).unwrap();
+    let wanted: [u64; 16] = [9, 2, y.at().0, 11, 5, 32, 8, 4, 1, 1, 0, 3, 2, 0, 0, 0];
+    assert_eq!(bytemuck::bytes_of(&map), bytemuck::bytes_of(&wanted));
+    assert!(device.tensor_map(&Plane { pitch: 12, ..plane }).unwrap_err().to_string().contains("8 elements"));
     // None of them did any harm.
     device.launch(&good).unwrap();
     device.synchronize().unwrap();

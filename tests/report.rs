@@ -4,7 +4,7 @@ use fipk::report::tables::{Screen, markdown, render as render_table};
 use fipk::report::*;
 use sample::{comparison, layer, metrics, noise, synthetic};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[path = "report/sample.rs"]
 mod sample;
@@ -18,6 +18,14 @@ fn written(path: &Path, events: &[Event]) {
     for event in events {
         recorder.write(event.clone()).unwrap();
     }
+}
+
+/// A new folder, and the record of these events in it.
+fn recorded(events: &[Event]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    written(&path, events);
+    (folder, path)
 }
 
 fn events_of(path: &Path) -> Vec<Event> {
@@ -45,9 +53,7 @@ fn one_of_each() -> Vec<Event> {
 
 #[test]
 fn every_event_comes_back_as_it_was_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metrics.jsonl");
-    written(&path, &one_of_each());
+    let (_folder, path) = recorded(&one_of_each());
     let back = record::read(&path).unwrap();
     assert!(back.windows(2).all(|pair| pair[0].seconds <= pair[1].seconds));
     assert_eq!(back.into_iter().map(|record| record.event).collect::<Vec<_>>(), one_of_each());
@@ -65,9 +71,7 @@ fn every_event_comes_back_as_it_was_written() {
 
 #[test]
 fn a_torn_last_line_is_passed_over_but_other_damage_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metrics.jsonl");
-    written(&path, &one_of_each());
+    let (_folder, path) = recorded(&one_of_each());
     let whole = std::fs::read(&path).unwrap();
     let last = whole[..whole.len() - 1].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
     for cut in [last, last + 1, last + 20, whole.len() - 2] {
@@ -91,13 +95,11 @@ fn a_torn_last_line_is_passed_over_but_other_damage_is_named() {
 
 #[test]
 fn resuming_cuts_what_came_after_the_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metrics.jsonl");
     let step = |step| Event::from(Step { step, steps: 9, loss: 0.5, ..Step::default() });
     let eval = |step| Event::from(Eval { step, split: "dev".into(), ..Eval::default() });
     let warning = || Event::from(Warning { message: "w".into() });
     let all = [step(1), step(2), eval(2), warning(), step(3), warning(), step(4), End::default().into()];
-    written(&path, &all);
+    let (folder, path) = recorded(&all);
     std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seconds\":9,\"eve").unwrap();
 
     let mut resumed = Recorder::resume(&path, 2).unwrap();
@@ -123,9 +125,7 @@ fn resuming_cuts_what_came_after_the_checkpoint() {
 
 #[test]
 fn another_runs_events_are_not_appended_to() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metrics.jsonl");
-    written(&path, &one_of_each());
+    let (_folder, path) = recorded(&one_of_each());
     let Err(error) = Recorder::create(&path) else { panic!("must refuse") };
     assert_eq!(error.exit_code(), 2, "{error}");
     assert_eq!(events_of(&path), one_of_each(), "and the file is untouched");
@@ -133,9 +133,8 @@ fn another_runs_events_are_not_appended_to() {
 
 #[test]
 fn numbers_that_are_not_finite_are_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metrics.jsonl");
-    let mut recorder = Recorder::create(&path).unwrap();
+    let (_folder, path) = recorded(&[]);
+    let mut recorder = Recorder::resume(&path, 0).unwrap();
     let cases: [(Event, &str); 4] = [
         (Step { loss: f64::NAN, ..Step::default() }.into(), "loss"),
         (Step { pull: Some(f64::INFINITY), ..Step::default() }.into(), "pull"),

@@ -195,4 +195,23 @@ impl Vectors {
         }
         self.0.dispatch(Body(body))
     }
+
+    /// Run a kernel that is written in vector registers, where the compiler does not find them by itself.
+    pub fn run<K: Vectorised>(self, kernel: K) -> K::Output {
+        struct Kernel<K>(K);
+        impl<K: Vectorised> pulp::WithSimd for Kernel<K> {
+            type Output = K::Output;
+            #[inline(always)]
+            fn with_simd<S: pulp::Simd>(self, s: S) -> K::Output {
+                self.0.run(s)
+            }
+        }
+        self.0.dispatch(Kernel(kernel))
+    }
+}
+
+/// A kernel in vector registers of any width. `run` and all it calls want `#[inline(always)]`.
+pub(crate) trait Vectorised {
+    type Output;
+    fn run<S: pulp::Simd>(self, s: S) -> Self::Output;
 }

@@ -42,6 +42,7 @@ impl Folder {
     pub fn create(out: &Path, overwrite: bool) -> Result<Self> {
         // A link is followed, so that what it points at is replaced and the link stays.
         let target = if out.exists() { fs::canonicalize(out).map_err(Error::io("open", out))? } else { out.into() };
+        recover(&target)?;
         let replaces = refuse_or_replace(out, &target, overwrite)?;
         let dir = directory(&target)?;
         let parents = MadeParents::make(&dir)?;
@@ -84,16 +85,17 @@ impl Folder {
         sync_dir(staging.path());
         let rename = |from: &Path| fs::rename(from, &target).map_err(Error::io("create", &target));
         if replaces {
-            let aside = temporary(0o777).tempdir_in(&dir).map_err(Error::io("replace", &target))?;
-            let old = aside.path().join("old");
+            let old = former(&target)?;
             fs::rename(&target, &old).map_err(Error::io("replace", &target))?;
             if let Err(error) = rename(staging.path()) {
-                // `aside` is removed with all that is in it, so the old folder must leave it or it must stay.
                 if fs::rename(&old, &target).is_err() {
-                    let kept = aside.keep();
-                    tracing::error!("the former {} is kept in {}", target.display(), kept.display());
+                    tracing::error!("the former {} is kept in {}", target.display(), old.display());
                 }
                 return Err(error);
+            }
+            sync_dir(&dir);
+            if let Err(error) = fs::remove_dir_all(&old) {
+                tracing::warn!("{}, which is no longer needed, cannot be removed: {error}", old.display());
             }
         } else {
             rename(staging.path())?;
@@ -111,6 +113,27 @@ impl Folder {
             other => other,
         })
     }
+}
+
+/// Where a folder that is being replaced stands until the new one does.
+fn former(target: &Path) -> Result<PathBuf> {
+    let mut name = std::ffi::OsString::from(".fipk-former-");
+    name.push(target.file_name().unwrap_or_default());
+    Ok(directory(target)?.join(name))
+}
+
+/// Mends what a kill in the middle of a commit left: the old folder comes back where no new one stands yet, and goes
+/// where one does.
+fn recover(target: &Path) -> Result<()> {
+    let old = former(target)?;
+    if !old.exists() {
+        return Ok(());
+    }
+    if target.exists() {
+        return fs::remove_dir_all(&old).map_err(Error::io("remove", &old));
+    }
+    tracing::warn!("{} is put back: whatever was to replace it was stopped half-way", target.display());
+    fs::rename(&old, target).map_err(Error::io("create", target))
 }
 
 /// Whether there is a folder to replace; an error where it must not be.
@@ -262,5 +285,28 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(Folder::create(&file, true), Err(Error::Usage { .. })));
         assert!(matches!(Folder::create(&file.join("below"), false), Err(Error::Io { .. })));
+    }
+    #[test]
+    fn a_commit_that_was_killed_half_way_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, aside) = (dir.path().join("out"), dir.path().join(".fipk-former-out"));
+        // Killed between the two renames: only the old folder is whole, under its hidden name.
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("config.json"), "old").unwrap();
+        assert!(matches!(Folder::create(&out, false), Err(Error::Usage { .. })), "it is back, and so refused");
+        assert_eq!(listing(dir.path()), ["out"]);
+        assert_eq!(fs::read(out.join("config.json")).unwrap(), b"old");
+
+        // Killed after both: the new one stands, and the old one goes.
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("config.json"), "older").unwrap();
+        let folder = Folder::create(&out, true).unwrap();
+        assert_eq!(fs::read(out.join("config.json")).unwrap(), b"old");
+        folder.write("config.json", |w| w.write_all(b"new")).unwrap();
+        folder.commit().unwrap();
+        assert_eq!(
+            (listing(dir.path()), fs::read(out.join("config.json")).unwrap()),
+            (vec!["out".into()], b"new".into())
+        );
     }
 }

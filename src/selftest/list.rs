@@ -1,6 +1,6 @@
 //! The list of checks, and running what a filter names.
 use super::row::Row;
-use super::{cases, flat, gemm, ops, record, wrappers};
+use super::{cases, flat, ops, products, record, wrappers};
 use crate::Result;
 use crate::gpu::{Device, Dtype};
 use std::rc::Rc;
@@ -30,7 +30,7 @@ pub fn checks(seed: u64) -> Vec<Check> {
         }
     }
     all.extend(flat::checks(seed));
-    all.extend(gemm::checks(seed));
+    all.extend(products::checks(seed));
     all.extend(wrappers::checks(seed));
     all.extend(record::checks());
     all

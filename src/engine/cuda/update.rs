@@ -17,17 +17,19 @@ pub struct Knobs {
     shrink: f32,
     keep: f32,
     decay: f32,
+    decayed: f32,
     beta1: f32,
     beta2: f32,
+    fresh1: f32,
+    fresh2: f32,
     epsilon: f32,
-    correct1: f32,
+    length: f32,
     correct2: f32,
     low: u32,
     high: u32,
     census: u32,
-    reserved: u32,
 }
-const _: () = assert!(size_of::<Knobs>() == 72);
+const _: () = assert!(size_of::<Knobs>() == 80);
 
 impl Knobs {
     /// Of a step whose gradient scale is known.
@@ -42,15 +44,17 @@ impl Knobs {
             shrink: c.shrink,
             keep: c.keep,
             decay: c.decay,
+            decayed: c.decayed,
             beta1: c.beta1,
             beta2: c.beta2,
+            fresh1: c.fresh1,
+            fresh2: c.fresh2,
             epsilon: c.epsilon,
-            correct1: c.correct1,
+            length: c.length,
             correct2: c.correct2,
             low,
             high,
             census: u32::from(u.census.is_some()),
-            reserved: 0,
         }
     }
 

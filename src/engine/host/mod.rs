@@ -4,11 +4,13 @@
 //! partial sums are added in the blocks' order.
 use super::{Bindings, Census, Criterion, Engine, Loaded, Mask, Selected, Update, Updated, Vector, bind};
 use crate::graph::Program;
+use crate::ops::simd;
 use crate::params::{Layout, Role};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
 
+mod census;
 mod run;
 mod select;
 mod update;
@@ -89,7 +91,8 @@ pub(super) fn split<T>(v: &mut [T], ranges: impl Iterator<Item = Range<usize>>) 
         .collect()
 }
 
-/// A sum over lanes, then of lanes, in f64: fixed order, vectorised.
+/// A sum over lanes, then of lanes, in f64: fixed order, and vector code inside a dispatch.
+#[inline(always)]
 pub(super) fn dot(x: &[f32], y: &[f32]) -> f64 {
     const LANES: usize = 8;
     let mut sums = [0.0f64; LANES];
@@ -156,7 +159,13 @@ impl Engine for Host {
         self.check(x, range.start, range.len())?;
         self.check(y, range.start, range.len())?;
         let (x, y) = (&self.vectors[x.0][range.clone()], &self.vectors[y.0][range]);
-        let parts: Vec<f64> = x.par_chunks(BLOCK).zip(y.par_chunks(BLOCK)).map(|(x, y)| dot(x, y)).collect();
+        let part = |(x, y): (&[f32], &[f32])| {
+            simd().dispatch(
+                #[inline(always)]
+                || dot(x, y),
+            )
+        };
+        let parts: Vec<f64> = x.par_chunks(BLOCK).zip(y.par_chunks(BLOCK)).map(part).collect();
         Ok(parts.iter().sum())
     }
     fn mask(&mut self) -> Result<Mask> {

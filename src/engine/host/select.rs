@@ -1,23 +1,14 @@
 //! The exact choice of what is pruned, on the host: ties by index, the same bits on every device.
+use super::census::{Count, LANES, Word, compare, lanes, score, scored};
 use super::{BLOCK, dot, split};
 use crate::Result;
 use crate::engine::select::{Score, magnitude_bits};
 use crate::engine::{Census, Counted, Criterion, Pattern, Selected};
-use crate::ops::simd;
+use crate::ops::{Vectorised, simd};
 use crate::params::{Layout, Role, Span};
-use crate::rng::philox;
+use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// The score of element `i` as bits: smaller is pruned first.
-fn score(how: Score, i: usize, w: f32) -> u32 {
-    match how {
-        Score::Magnitude => magnitude_bits(w),
-        Score::Random { seed } => {
-            philox([i as u32, (i as u64 >> 32) as u32, 0, 1], [seed as u32, (seed >> 32) as u32])[0] >> 1
-        }
-    }
-}
 
 /// Set `mask` (a bit a float of the prunable range) and say what was chosen.
 pub(super) fn select(
@@ -38,7 +29,10 @@ pub(super) fn select(
                 Some(Census::Counted(counted)) if how.score == Score::Magnitude => Some(counted),
                 _ => None,
             };
-            smallest(w, how.score, &blocks, k, counted, mask);
+            let sums = smallest(w, how.score, &blocks, k, counted, mask);
+            if how.score == Score::Magnitude && k > 0 {
+                return Ok(sums);
+            }
         }
         Pattern::Layer => {
             for s in &spans {
@@ -67,58 +61,104 @@ fn cut(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     range.step_by(BLOCK).map(move |at| at..(at + BLOCK).min(end))
 }
 
-/// The scores of a block, in a buffer that is kept from block to block.
-fn scores<'b>(how: Score, block: &Range<usize>, w: &[f32], buffer: &'b mut Vec<u32>) -> &'b [u32] {
-    buffer.clear();
-    match how {
-        Score::Magnitude => buffer.extend(w[block.clone()].iter().map(|&x| magnitude_bits(x))),
-        Score::Random { .. } => buffer.extend(block.clone().map(|i| score(how, i, 0.0))),
-    }
-    buffer
+/// What one pass over a block leaves: its words of the mask, how many of its scores equal the k-th, the squares of
+/// those below it and of all.
+struct Marked<'m> {
+    at: usize,
+    words: &'m mut [u32],
+    equal: usize,
+    below: f64,
+    all: f64,
 }
 
-/// Set the bits of the k smallest scores of all blocks together; of equal ones, the first by index.
-fn smallest(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize, counted: Option<Counted>, mask: &mut [u32]) {
+/// Set the bits of the k smallest scores of all blocks together; of equal ones, the first by index. What it returns is
+/// meant for scores that are magnitudes: it knows the largest and adds the squares up in the same pass.
+fn smallest(
+    w: &[f32],
+    how: Score,
+    blocks: &[Range<usize>],
+    k: usize,
+    counted: Option<Counted>,
+    mask: &mut [u32],
+) -> Selected {
+    let mut out = Selected { pruned: k, threshold: 0.0, pruned_squares: 0.0, squares: 0.0 };
     if k == 0 {
-        return;
+        return out;
     }
     let (kth, below) = match counted.and_then(|c| from_census(c, k)) {
         Some(found) => found,
         None => kth(w, how, blocks, k),
     };
-    // The bits of those below the k-th, and how many each block has that are equal to it.
     let words = split(mask, blocks.iter().map(|b| b.start / 32..b.end.div_ceil(32)));
     let tasks: Vec<_> = words.into_par_iter().zip(blocks).collect();
-    let done: Vec<(usize, &mut [u32], &Range<usize>)> = tasks
+    let mut marked: Vec<Marked> = tasks
         .into_par_iter()
-        .map_init(Vec::new, |buffer, (words, block)| {
-            let scores = scores(how, block, w, buffer);
-            let mut equal = 0u32;
-            simd().dispatch(
-                #[inline(always)]
-                || {
-                    for (word, scores) in words.iter_mut().zip(scores.chunks(32)) {
-                        let mut bits = 0;
-                        for (i, &s) in scores.iter().enumerate() {
-                            bits |= u32::from(s < kth) << i;
-                            equal += u32::from(s == kth);
-                        }
-                        *word = bits;
-                    }
-                },
-            );
-            (equal as usize, words, block)
-        })
+        .map(|(words, block)| simd().run(Mark { how, kth, at: block.start, w: &w[block.clone()], words }))
         .collect();
     // Of the equal ones, the first by index fill up what is left.
     let mut left = k - below;
-    for (equal, words, block) in done {
-        let equal = equal.min(left);
-        left -= equal;
-        let ties = block.clone().filter(|&i| score(how, i, w[i]) == kth).take(equal);
-        ties.for_each(|i| words[(i - block.start) / 32] |= 1 << ((i - block.start) % 32));
-        if left == 0 {
-            break;
+    out.threshold = f32::from_bits(kth);
+    out.pruned_squares = left as f64 * f64::from(out.threshold).powi(2);
+    for m in &mut marked {
+        out.pruned_squares += m.below;
+        out.squares += m.all;
+        m.equal = m.equal.min(left);
+        left -= m.equal;
+    }
+    marked.par_iter_mut().filter(|m| m.equal > 0).for_each(|m| {
+        let ties = (m.at..).zip(&w[m.at..]).filter(|&(i, &w)| score(how, i, w) == kth).take(m.equal);
+        ties.for_each(|(i, _)| m.words[(i - m.at) / 32] |= 1 << ((i - m.at) % 32));
+    });
+    out
+}
+
+/// Sets the bits of a block's scores below the k-th.
+struct Mark<'w, 'm> {
+    how: Score,
+    kth: u32,
+    at: usize,
+    w: &'w [f32],
+    words: &'m mut [u32],
+}
+
+impl<'m> Vectorised for Mark<'_, 'm> {
+    type Output = Marked<'m>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Marked<'m> {
+        let kth = s.splat_u32s(self.kth);
+        let (mut equal, mut buffer) = (0, [0.0; LANES]);
+        for (nth, (word, w)) in self.words.iter_mut().zip(self.w.chunks(LANES)).enumerate() {
+            let x = scored(self.how, self.at + nth * LANES, w, &mut buffer);
+            let here = u32::MAX >> (LANES - w.len());
+            *word = compare(s, x, |m| s.less_than_u32s(m, kth)) & here;
+            equal += (compare(s, x, |m| s.equal_u32s(m, kth)) & here).count_ones() as usize;
+        }
+        // A loop of its own, over what the cache holds: inside the one above it would not become vector code.
+        let mut below = [0.0; 8];
+        for (&word, w) in self.words.iter().zip(self.w.chunks(LANES)) {
+            squares(&only(s, scored(Score::Magnitude, 0, w, &mut buffer), word), &mut below);
+        }
+        Marked { at: self.at, words: self.words, equal, below: below.iter().sum(), all: dot(self.w, self.w) }
+    }
+}
+
+/// The numbers that a word's bits name; the rest are zeros.
+#[inline(always)]
+fn only<S: Simd>(s: S, x: &Word, bits: u32) -> Word {
+    let mut out = [0.0; LANES];
+    for (nth, (out, &x)) in S::as_mut_simd_f32s(&mut out).0.iter_mut().zip(S::as_simd_f32s(x).0).enumerate() {
+        *out = s.select_f32s(lanes(s, bits, nth), x, *out);
+    }
+    out
+}
+
+/// Add squares to eight sums; a square of an f32 is exact in f64.
+#[inline(always)]
+fn squares(x: &Word, sums: &mut [f64; 8]) {
+    for x in x.as_chunks::<8>().0 {
+        for i in 0..8 {
+            sums[i] += f64::from(x[i]) * f64::from(x[i]);
         }
     }
 }
@@ -131,34 +171,46 @@ fn from_census(mut census: Counted, k: usize) -> Option<(u32, usize)> {
     Some((kth, census.below + smaller))
 }
 
-/// The k-th smallest score and how many are smaller: a histogram of the leading 12 bits, then a choice
+/// The scores of a block that lie in a bracket.
+struct Inside<'w> {
+    how: Score,
+    at: usize,
+    w: &'w [f32],
+    bracket: (u32, u32),
+}
+
+impl Vectorised for Inside<'_> {
+    type Output = Vec<u32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<u32> {
+        Count::of(s, self.how, self.at, self.w, self.bracket).inside
+    }
+}
+
+/// The k-th smallest score and how many are smaller: a histogram of the leading 14 bits, then a choice
 /// inside the one bucket that holds it.
 fn kth(w: &[f32], how: Score, blocks: &[Range<usize>], k: usize) -> (u32, usize) {
-    const SHIFT: u32 = 19;
-    let empty = || (vec![0usize; 1 << (31 - SHIFT)], Vec::new());
-    let (histogram, _) = blocks
-        .par_iter()
-        .fold(empty, |(mut h, mut buffer), b| {
-            scores(how, b, w, &mut buffer).iter().for_each(|s| h[(s >> SHIFT) as usize] += 1);
-            (h, buffer)
-        })
-        .reduce(empty, |(mut a, buffer), (b, _)| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            (a, buffer)
-        });
+    const SHIFT: u32 = 17;
+    let count = |mut h: Vec<u32>, b: &Range<usize>| {
+        b.clone().zip(&w[b.clone()]).for_each(|(i, &w)| h[(score(how, i, w) >> SHIFT) as usize] += 1);
+        h
+    };
+    // Tasks large enough to pay for a histogram, and small enough for its counters.
+    let tasks = blocks.par_iter().with_min_len(16).with_max_len(1 << 16);
+    let parts: Vec<Vec<u32>> = tasks.fold(|| vec![0; 1 << (31 - SHIFT)], count).collect();
+    let mut histogram = vec![0usize; 1 << (31 - SHIFT)];
+    parts.iter().for_each(|h| histogram.iter_mut().zip(h).for_each(|(sum, &n)| *sum += n as usize));
     let (mut bucket, mut below) = (0, 0);
     while below + histogram[bucket] < k {
         below += histogram[bucket];
         bucket += 1;
     }
-    let in_bucket = |b: &Range<usize>| -> Vec<u32> {
-        let mut buffer = Vec::new();
-        let scores = scores(how, b, w, &mut buffer).iter().copied();
-        scores.filter(|s| (s >> SHIFT) as usize == bucket).collect()
-    };
+    let bracket = ((bucket as u32) << SHIFT, (bucket as u32) << SHIFT | ((1 << SHIFT) - 1));
+    let in_bucket = |b: &Range<usize>| simd().run(Inside { how, at: b.start, w: &w[b.clone()], bracket });
     let inside: Vec<u32> = blocks.par_iter().flat_map_iter(in_bucket).collect();
     // The bucket was chosen to hold the k-th, so the census does.
-    from_census(Counted { bracket: (0, 0), below, inside }, k).unwrap_or((0, 0))
+    from_census(Counted { bracket, below, inside }, k).unwrap_or((0, 0))
 }
 
 /// In every group of `size` neighbours of a span, set the bits of the k smallest.

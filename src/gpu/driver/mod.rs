@@ -1,6 +1,6 @@
 //! A CUDA device through its driver: one context, one stream, done in order. Not yet run on a GPU.
 use super::discover::{self, Found};
-use super::{Device, Launch, Ptr, Recorded};
+use super::{Device, Launch, Plane, Ptr, Recorded, TensorMap};
 use crate::{Error, Result};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, sys};
 use std::cell::{Cell, RefCell};
@@ -10,8 +10,6 @@ mod errors;
 mod modules;
 mod staging;
 mod tensor_map;
-
-pub use tensor_map::TensorMap;
 
 use modules::Modules;
 use staging::Staging;
@@ -199,6 +197,10 @@ impl Device for Driver {
     fn synchronize(&self) -> Result<()> {
         self.enter_outside_recording("a wait for the queue")?;
         self.answer("cuStreamSynchronize", self.stream.synchronize())
+    }
+
+    fn tensor_map(&self, plane: &Plane) -> Result<TensorMap> {
+        self.encode(plane)
     }
 
     fn record(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Recorded> {

@@ -1,40 +1,28 @@
-//! What the tensor memory accelerator of sm_90 needs to know of a matrix.
-use super::{Driver, Ptr};
+//! Tensor maps by the driver.
+use super::super::{Plane, TensorMap};
+use super::Driver;
 use crate::{Error, Result};
 use cudarc::driver::sys;
 
-/// A tensor map, as a kernel's argument struct holds it: opaque words, which the driver fills.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub struct TensorMap(pub [u64; 16]);
-
 impl Driver {
-    /// A row-major bf16 matrix [rows, columns], read in boxes of [box_rows, box_columns] that land in shared memory
-    /// swizzled by 128 bytes. Outside of the matrix, zeros are read.
-    pub fn tensor_map(
-        &self,
-        at: Ptr,
-        [rows, columns]: [usize; 2],
-        [box_rows, box_columns]: [u32; 2],
-    ) -> Result<TensorMap> {
-        let refuse = |what: &str| {
-            let what = format!("tensor map of [{rows}, {columns}] in boxes of [{box_rows}, {box_columns}]: {what}");
-            Err(Error::device(self.name(), what, "use a kernel without tensor maps for it"))
-        };
-        if self.found.capability.0 < 9 {
-            return refuse("devices have them from compute capability 9.0 on");
-        }
-        if !at.0.is_multiple_of(16) || !columns.is_multiple_of(8) {
-            return refuse("wanted its start and its rows aligned to 16 bytes");
-        }
-        if !(1..=256).contains(&box_rows) || !(1..=64).contains(&box_columns) {
-            return refuse("wanted boxes of 1 to 256 rows, each 128 bytes at most");
+    /// The map of a bf16 matrix whose boxes land in shared memory swizzled by 128 bytes; zeros are read outside of it.
+    pub(super) fn encode(&self, plane: &Plane) -> Result<TensorMap> {
+        plane.check()?;
+        let (major, minor) = self.found.capability;
+        if major < 9 {
+            let hint = "TMA needs compute capability 9.0; use a kernel without it";
+            return Err(Error::device(
+                self.name(),
+                format!("a tensor map on compute capability {major}.{minor}"),
+                hint,
+            ));
         }
         self.enter()?;
+        let Plane { at, rows, columns, pitch, box_rows, box_columns } = *plane;
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        // The innermost axis first; the stride is that of a row.
-        let (sizes, strides) = ([columns as u64, rows as u64], [2 * columns as u64]);
-        let (boxes, steps) = ([box_columns, box_rows], [1u32, 1]);
+        // The innermost axis first; the stride, in bytes, is that of a row. `check` keeps all of them in range.
+        let (sizes, strides) = ([columns as u64, rows as u64], [2 * pitch as u64]);
+        let (boxes, steps) = ([box_columns as u32, box_rows as u32], [1u32, 1]);
         // SAFETY: two axes, so two sizes, boxes and steps, and one stride; the map is aligned as its type says. The
         // driver reads nothing at `at`.
         let answer = unsafe {

@@ -2,7 +2,7 @@
 use super::{Attention, Dims};
 use crate::Result;
 use crate::gpu::{Args, Ptr, Queue};
-use crate::ops::{DeviceIo, Pass};
+use crate::ops::{DeviceIo, DeviceTensor, Pass};
 
 /// As `Axes` in kernels/attention.cu.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -111,27 +111,29 @@ pub(super) fn run(op: Attention, pass: Pass, io: &DeviceIo, queue: &Queue) -> Re
     };
     let grid = (dims.batch * dims.heads * column_blocks * dims.seq.div_ceil(SIDE)) as u32;
     let kernel = |pass: &str| format!("attention_{pass}_{width}_{}", dtype.suffix());
-    let [q, k, v, mask] = [0, 1, 2, 3].map(|i| io.x[i].at);
+    let at = |t: Option<DeviceTensor>, name| t.map_or(Ok(Ptr::NULL), |t| t.stored(dtype, "attention", name));
+    let (q, k, v, mask) = (io.x[0].at, at(Some(io.x[1]), "k")?, at(Some(io.x[2]), "v")?, io.x[3].at);
     match pass {
         Pass::Forward => {
-            let args = ForwardArgs { q, k, v, mask, y: io.y.at, lse: io.saved, axes };
+            let args = ForwardArgs { q, k, v, mask, y: at(Some(io.y), "y")?, lse: io.saved, axes };
             queue.launch(&kernel("forward"), grid, THREADS, 0, &args)
         }
         Pass::Jvp => {
-            let dy = io.dy()?;
-            let [dq, dk, dv] = [0, 1, 2].map(|i| io.dx[i].map_or(Ptr::NULL, |d| d.at));
-            let args = JvpArgs { q, k, v, mask, lse: io.saved, dq, dk, dv, dy: dy.at, axes };
+            let (dq, dk, dv) = (at(io.dx[0], "dq")?, at(io.dx[1], "dk")?, at(io.dx[2], "dv")?);
+            let dy = at(Some(io.dy()?), "dy")?;
+            let args = JvpArgs { q, k, v, mask, lse: io.saved, dq, dk, dv, dy, axes };
             queue.launch(&kernel("jvp"), grid, THREADS, 0, &args)
         }
         Pass::Vjp => {
-            let (gy, delta) = (io.dy()?.at, queue.scratch);
-            let [gq, gk, gv] = [0, 1, 2].map(|i| io.gx[i].map_or(Ptr::NULL, |g| g.to.at));
+            let (y, gy, delta) = (at(Some(io.y), "y")?, at(Some(io.dy()?), "gy")?, queue.scratch);
+            let to = |i: usize, name| at(io.gx[i].map(|g| g.to), name);
+            let (gq, gk, gv) = (to(0, "gq")?, to(1, "gk")?, to(2, "gv")?);
             let add = [0, 1, 2].map(|i| u32::from(io.gx[i].is_some_and(|g| g.add)) << i).iter().sum();
             let args = VjpArgs { q, k, v, mask, lse: io.saved, gy, delta, gq, gk, gv, axes, add, unused: 0 };
 
             let rows = dims.batch * dims.seq * dims.heads;
             let (heads, dim) = (axes.heads, axes.dim);
-            let sums = DeltaArgs { y: io.y.at, gy, delta, rows: rows as u64, seq: axes.seq, heads, dim };
+            let sums = DeltaArgs { y, gy, delta, rows: rows as u64, seq: axes.seq, heads, dim };
             let name = format!("attention_delta_{}", dtype.suffix());
             queue.launch(&name, queue.blocks(rows, THREADS as usize / 32), THREADS, 0, &sums)?;
             if !gq.is_null() {

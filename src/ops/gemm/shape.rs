@@ -54,6 +54,11 @@ pub struct GemmConfig {
     pub split: usize,
 }
 
+impl Tile {
+    /// What kernels there are.
+    pub const ALL: [Self; 2] = [SMALL, LARGE];
+}
+
 const LARGE: Tile = Tile { rows: 128, columns: 64, depth: 32 };
 const SMALL: Tile = Tile { rows: 64, columns: 64, depth: 32 };
 /// Blocks that fill a device: two on each of an H100's 132 multiprocessors.
