@@ -1,13 +1,13 @@
 // Inline PTX, all of it: tensor cores, asynchronous copies, barriers in shared memory. Each wrapper has a host twin in
 // emulator/ptx.h, and a kernel in wrappers.cu that compares the two. Not yet run on a GPU.
 //
-// Fragments are as the PTX ISA lays them out. With g = lane / 4 and t = lane % 4, all of row-major A [16 x K], B [K x 8]
-// stored by columns, D [16 x 8]:
+// Fragments are as the PTX ISA lays them out. With g = lane / 4 and t = lane % 4, all of row-major A [16 x K], B
+// [K x 8] stored by columns, D [16 x 8]:
 //
 //     mma_bf16 (K = 16)  a[i]: A[g + 8 (i & 1)][2t + 8 (i >> 1) + {0, 1}]   b[i]: B[2t + 8 i + {0, 1}][g]
 //     mma_tf32 (K = 8)   a[i]: A[g + 8 (i & 1)][t + 4 (i >> 1)]             b[i]: B[t + 4 i][g]
 //     both               d[i]: D[g + 8 (i >> 1)][2t + (i & 1)]
-//     wgmma              warp w of the warpgroup has rows 16 w ..: d[4 j + i]: D[16 w + g + 8 (i >> 1)][8 j + 2t + (i & 1)]
+//     wgmma              d[4 j + i]: D[16 w + g + 8 (i >> 1)][8 j + 2t + (i & 1)], w: the warp of the warpgroup
 //
 // Two bf16 in a word: the lower index in the lower half.
 #pragma once
@@ -51,8 +51,9 @@ FIPK_DEVICE u32 to_tf32(float x) {
     return r;
 }
 
-// 8 x 8 matrices of 16-bit numbers from shared memory: lanes 0 .. 7 give the rows of the first (16 bytes each, aligned),
-// 8 .. 15 of the second, and so on. Each lane gets M[lane / 4][2 (lane % 4) + {0, 1}], or that of the transpose.
+// 8 x 8 matrices of 16-bit numbers from shared memory: lanes 0 .. 7 give the rows of the first (16 bytes each,
+// aligned), 8 .. 15 of the second, and so on. Each lane gets M[lane / 4][2 (lane % 4) + {0, 1}], or that of the
+// transpose.
 FIPK_DEVICE void ldmatrix_x4(u32 (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -86,7 +87,8 @@ FIPK_DEVICE void cp_async_4(void* to, const void* from, bool take = true) {
                  : "memory");
 }
 FIPK_DEVICE void cp_async_16(void* to, const void* from, bool take = true) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(take ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(take ? 16 : 0)
                  : "memory");
 }
 // Close the group of the copies so far.
@@ -158,7 +160,9 @@ FIPK_DEVICE void tma_store_2d(const TensorMap* map, const void* from, int x, int
 }
 FIPK_DEVICE void tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Wait until at most N groups of stores still read shared memory.
-template <int N> FIPK_DEVICE void tma_store_wait() { asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory"); }
+template <int N> FIPK_DEVICE void tma_store_wait() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
+}
 FIPK_DEVICE void tma_prefetch(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 // `bytes`, a multiple of 16, in a row; both ends aligned to 16 bytes.
 FIPK_DEVICE void bulk_load(void* to, const void* from, int bytes, u64* bar) {
@@ -170,8 +174,8 @@ FIPK_DEVICE void bulk_load(void* to, const void* from, int bytes, u64* bar) {
 
 // ---- wgmma: tensor cores of a warpgroup, on operands in shared memory.
 
-// An operand as TMA writes it in 128-byte swizzle: rows of 64 bf16 (128 bytes), in groups of 8 rows (1024 bytes, aligned)
-// that follow each other. `p` is the first row, plus 32 bytes for every 16 further along it.
+// An operand as TMA writes it in 128-byte swizzle: rows of 64 bf16 (128 bytes), in groups of 8 rows (1024 bytes,
+// aligned) that follow each other. `p` is the first row, plus 32 bytes for every 16 further along it.
 FIPK_DEVICE u64 wgmma_operand(const void* p) {
     constexpr u64 group = 1024 >> 4, swizzle_128 = 1;
     return static_cast<u64>((shared_address(p) & 0x3ffff) >> 4) | 1ull << 16 | group << 32 | swizzle_128 << 62;
@@ -180,9 +184,12 @@ FIPK_DEVICE u64 wgmma_operand(const void* p) {
 FIPK_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 FIPK_DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Wait until at most N groups are running.
-template <int N> FIPK_DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+template <int N> FIPK_DEVICE void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
 
-// D [64 x N] += A [64 x 16] Bᵀ, B [N x 16]: bf16, both from shared memory with the 16 along the row. Without `add`, D =.
+// D [64 x N] += A [64 x 16] Bᵀ, B [N x 16]: bf16, both from shared memory with the 16 along the row. Without
+// `add`, D =.
 template <int N> FIPK_DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bool add = true);
 
 // Eight accumulators: their places in the instruction, and what fills them.
@@ -213,7 +220,8 @@ template <int N> FIPK_DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bo
     }
 FIPK_WGMMA(64, FIPK_P32_0, "%32", "%33", "%34", FIPK_D32(0))
 FIPK_WGMMA(128, FIPK_P32_0 ", " FIPK_P32_1, "%64", "%65", "%66", FIPK_D32(0), FIPK_D32(32))
-FIPK_WGMMA(192, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2, "%96", "%97", "%98", FIPK_D32(0), FIPK_D32(32), FIPK_D32(64))
+FIPK_WGMMA(192, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2, "%96", "%97", "%98", FIPK_D32(0), FIPK_D32(32),
+           FIPK_D32(64))
 FIPK_WGMMA(256, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2 ", " FIPK_P32_3, "%128", "%129", "%130", FIPK_D32(0),
            FIPK_D32(32), FIPK_D32(64), FIPK_D32(96))
 #undef FIPK_WGMMA

@@ -1,8 +1,8 @@
 // The wrappers of ptx.cuh, each in a kernel of its own: known inputs in, what the wrapper made of them out, so that a
 // first run on a device compares wrapper by wrapper with plain arithmetic. Not yet run on a GPU.
 //
-// One block each. Matrices are dense and row-major, elements as the kernel's comment says; what it computes does not depend
-// on how fragments are laid out. Kernels under FIPK_SM90A are in the images of sm_90a alone.
+// One block each. Matrices are dense and row-major, elements as the kernel's comment says; what it computes does
+// not depend on how fragments are laid out. Kernels under FIPK_SM90A are in the images of sm_90a alone.
 #include "ptx.cuh"
 
 struct WrapperArgs {
@@ -250,8 +250,8 @@ FIPK_KERNEL(wrapper_tma_load, WrapperMapArgs, 128) {
     for (int i = t; i < 64 * 64; i += 128) static_cast<bf16*>(p.d)[i] = tile[swizzled(i / 64, i % 64)];
 }
 
-// Rows y .. and columns x .. of the plane a become C, as far as they lie in it. a_map: boxes of 64 x 64; c: bf16 [64, 64].
-// 128 threads; 8192 bytes of dynamic shared memory.
+// Rows y .. and columns x .. of the plane a become C, as far as they lie in it. a_map: boxes of 64 x 64; c: bf16
+// [64, 64]. 128 threads; 8192 bytes of dynamic shared memory.
 FIPK_KERNEL(wrapper_tma_store, WrapperMapArgs, 128) {
     FIPK_DYNAMIC_SHARED(bf16, tile);
     int t = threadIdx.x;
@@ -265,8 +265,8 @@ FIPK_KERNEL(wrapper_tma_store, WrapperMapArgs, 128) {
     }
 }
 
-// D = A Bᵀ + C, or A Bᵀ where c is null. a_map: bf16 [64, 64], in one box; b_map: bf16 [N, 64], in one box; c, d: f32 [64, N].
-// 128 threads; 8192 + 128 N bytes of dynamic shared memory.
+// D = A Bᵀ + C, or A Bᵀ where c is null. a_map: bf16 [64, 64], in one box; b_map: bf16 [N, 64], in one box; c, d:
+// f32 [64, N]. 128 threads; 8192 + 128 N bytes of dynamic shared memory.
 template <int N> FIPK_DEVICE void multiply(const WrapperMapArgs& p) {
     FIPK_DYNAMIC_SHARED(bf16, a);
     FIPK_SHARED(u64, bar, [1]);
@@ -302,8 +302,8 @@ FIPK_KERNEL(wrapper_wgmma_128, WrapperMapArgs, 128) { multiply<128>(p); }
 FIPK_KERNEL(wrapper_wgmma_192, WrapperMapArgs, 128) { multiply<192>(p); }
 FIPK_KERNEL(wrapper_wgmma_256, WrapperMapArgs, 128) { multiply<256>(p); }
 
-// d[i] = a[i]. a, d: f32 [256]. The first warpgroup gives registers to the second. 256 threads. The number of blocks is named
-// because setmaxnreg is otherwise ignored.
+// d[i] = a[i]. a, d: f32 [256]. The first warpgroup gives registers to the second. 256 threads. The number of
+// blocks is named because setmaxnreg is otherwise ignored.
 FIPK_KERNEL_BLOCKS(wrapper_registers, WrapperArgs, 256, 1) {
     if (threadIdx.x < 128) {
         registers_lower<24>();

@@ -1,6 +1,6 @@
 // What runs beside the threads: asynchronous copies, barriers that they report to, the tensor cores of a warpgroup.
-// All land as late as they may: when a thread waits for them, or when nothing else can run; and, where schedules are drawn
-// from a seed, sometimes earlier.
+// All land as late as they may: when a thread waits for them, or when nothing else can run; and, where schedules
+// are drawn from a seed, sometimes earlier.
 #pragma once
 #include "emulator/interface.h"
 

@@ -96,16 +96,16 @@ void named_barrier(const Site* site, int id, int threads, bool wait) {
     int line = site->line, me = engine.running;
     if (id < 1 || id > 15) fail("%s at %s:%d: named barriers are 1 to 15, this is %d", site->what, file, line, id);
     if (threads < 32 || threads % 32 || threads > engine.threads) {
-        fail("%s at %s:%d: barrier %d of %d threads, which is not a number of whole warps of the block", site->what, file,
-             line, id, threads);
+        fail("%s at %s:%d: barrier %d of %d threads, which is not a number of whole warps of the block", site->what,
+             file, line, id, threads);
     }
     Named& n = named[id];
     if (n.arrived == 0) {
         n.threads = threads;
         n.site = site;
     } else if (n.threads != threads) {
-        fail("%s at %s:%d: barrier %d of %d threads, which others entered as of %d at %s:%d", site->what, file, line, id,
-             threads, n.threads, n.site->file, n.site->line);
+        fail("%s at %s:%d: barrier %d of %d threads, which others entered as of %d at %s:%d", site->what, file, line,
+             id, threads, n.threads, n.site->file, n.site->line);
     }
     unsigned bit = 1u << (me & 31);
     if (n.lanes[me >> 5] & bit) {
@@ -138,10 +138,12 @@ void warp_collective(const Collective& what, unsigned mask, void* args) {
     const Site* site = what.site;
     int warp = current().place.warp, lane = current().place.lane;
     if (!(mask >> lane & 1)) {
-        fail("%s at %s:%d: lane %d calls it, which is not in mask %08x", site->what, site->file, site->line, lane, mask);
+        fail("%s at %s:%d: lane %d calls it, which is not in mask %08x", site->what, site->file, site->line, lane,
+             mask);
     }
     if (unsigned gone = mask & ~engine.alive[warp]) {
-        fail("%s at %s:%d: mask %08x names lanes %08x, which have exited", site->what, site->file, site->line, mask, gone);
+        fail("%s at %s:%d: mask %08x names lanes %08x, which have exited", site->what, site->file, site->line, mask,
+             gone);
     }
     if (what.whole && mask != 0xffffffffu) {
         fail("%s at %s:%d needs all 32 lanes", site->what, site->file, site->line);
@@ -156,8 +158,8 @@ void warp_collective(const Collective& what, unsigned mask, void* args) {
                  site->what, site->file, site->line, mask, m.arrived, other->what, other->file, other->line, m.mask);
         }
         if (!same_site(other, site)) {
-            fail("warp divergence: %s at %s:%d while lanes %08x wait in %s at %s:%d", site->what, site->file, site->line,
-                 m.arrived, other->what, other->file, other->line);
+            fail("warp divergence: %s at %s:%d while lanes %08x wait in %s at %s:%d", site->what, site->file,
+                 site->line, m.arrived, other->what, other->file, other->line);
         }
         meeting = &m;
     }

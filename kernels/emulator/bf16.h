@@ -1,5 +1,5 @@
-// bf16 and half, as plain bits with conversions. All is inlined into checked code: GCC does not instrument the load of a
-// struct that is passed by value.
+// bf16 and half, as plain bits with conversions. All is inlined into checked code: GCC does not instrument the
+// load of a struct that is passed by value.
 #pragma once
 #include "emulator/numbers.h"
 

@@ -263,8 +263,8 @@ void start_block() {
 
 void fence() { fenced = true; }
 
-// A fence, by whichever thread, and then an atomic publish all that the block has seen; whoever takes part in the atomic
-// later sees it.
+// A fence, by whichever thread, and then an atomic publish all that the block has seen; whoever takes part in the
+// atomic later sees it.
 void atomic(const void* at, size_t bytes) {
     if (!engine.options.checked || engine.running < 0) return;
     const char* p = static_cast<const char*>(at);

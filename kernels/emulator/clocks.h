@@ -1,7 +1,7 @@
 // What happens before what, among the threads of a block: vector clocks since the block's last barrier.
 //
-// Each thread counts its releases; `known[t][u]` is up to which of u's releases what u did is ordered before what t does
-// now. A barrier of the whole block orders everything, so it starts a new epoch with all clocks at zero.
+// Each thread counts its releases; `known[t][u]` is up to which of u's releases what u did is ordered before what
+// t does now. A barrier of the whole block orders everything, so it starts a new epoch with all clocks at zero.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -38,12 +38,12 @@ void* simt::new_stack(char* top, void (*entry)()) {
 }
 
 #elif defined(__aarch64__)
-#if defined(__APPLE__)
-#define NAME "_simt_switch"
-#else
-#define NAME "simt_switch"
-#endif
-asm(".text\n.globl " NAME "\n" NAME ":\n" R"(
+asm(R"(
+.text
+.globl simt_switch
+.hidden simt_switch
+.type simt_switch, %function
+simt_switch:
     sub sp, sp, #160
     stp x19, x20, [sp, #0]
     stp x21, x22, [sp, #16]

@@ -211,7 +211,8 @@ void tma_load_2d(const Site* site, void* to, const TensorMap* map, Word* bar, in
 void bulk_load(const Site* site, void* to, const void* from, int bytes, Word* bar) {
     uintptr_t both = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
     if (both & 15 || bytes <= 0 || bytes % 16) {
-        fail("misaligned: %s at %s:%d takes addresses and sizes in steps of 16 bytes", site->what, site->file, site->line);
+        fail("misaligned: %s at %s:%d takes addresses and sizes in steps of 16 bytes", site->what, site->file,
+             site->line);
     }
     shared_offset(to);
     issue(site, {{static_cast<char*>(to), static_cast<const char*>(from), static_cast<size_t>(bytes)}}, bar);

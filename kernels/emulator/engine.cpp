@@ -183,8 +183,8 @@ void fail(const char* format, ...) {
         engine.error = text;
         if (engine.running >= 0) {
             const Place& p = current().place;
-            snprintf(text, sizeof text, " [block (%u, %u, %u), thread (%u, %u, %u), warp %d, lane %d, ", p.block.x, p.block.y,
-                     p.block.z, p.thread.x, p.thread.y, p.thread.z, p.warp, p.lane);
+            snprintf(text, sizeof text, " [block (%u, %u, %u), thread (%u, %u, %u), warp %d, lane %d, ", p.block.x,
+                     p.block.y, p.block.z, p.thread.x, p.thread.y, p.thread.z, p.warp, p.lane);
             engine.error += text;
             engine.error += engine.options.random ? "seed " + std::to_string(engine.options.seed) + "]" : "in turn]";
         }

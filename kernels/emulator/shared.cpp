@@ -60,7 +60,7 @@ void* shared_array(SharedArray* array) {
     arrays.push_back({array, used});
     used += array->bytes + RED;
     memset(at, 0xff, array->bytes + RED);
-    for (size_t i = 0; shared_range.shadow && i < array->bytes; i++) shared_range.shadow[at - memory + i].is |= IN_ARRAY;
+    mark(at, array->bytes, IN_ARRAY, true);
     array->launch = engine.launch;
     array->at = at;
     return at;

@@ -35,7 +35,8 @@ Queue queues[THREADS];
 char* element(Word operand, int r, int k) {
     unsigned start = static_cast<unsigned>(operand & 0x3fff) << 4;
     unsigned stride = static_cast<unsigned>(operand >> 32 & 0x3fff) << 4;
-    unsigned at = start + static_cast<unsigned>(r >> 3) * stride + static_cast<unsigned>(r & 7) * 128 + static_cast<unsigned>(k) * 2;
+    unsigned row = static_cast<unsigned>(r), column = static_cast<unsigned>(k);
+    unsigned at = start + row / 8 * stride + row % 8 * 128 + column * 2;
     return shared_range.low + (at ^ (at >> 7 & 7) << 4);
 }
 
@@ -128,7 +129,9 @@ void land_groups(void** args) {
     const Site* site = wait.site;
     int first = wait.thread;
     auto same = [&](bool yes) {
-        if (!yes) fail("%s at %s:%d: threads of the warpgroup have issued different products", site->what, site->file, site->line);
+        if (yes) return;
+        fail("%s at %s:%d: threads of the warpgroup have issued different products", site->what, site->file,
+             site->line);
     };
     while (static_cast<int>(queues[first].closed.size()) > wait.most) {
         size_t count = queues[first].closed.front().size();

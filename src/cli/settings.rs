@@ -226,7 +226,7 @@ impl Settings {
         {
             *model = absolute(Path::new(model.as_str()))?.display().to_string();
         }
-        for spec in [&mut self.data, &mut self.eval_data].into_iter().flatten() {
+        for spec in [&mut self.data, &mut self.eval_data].into_iter().flatten().filter(|spec| *spec != "none") {
             let parsed: Spec = spec.parse()?;
             let (kind, rest) = spec.split_once(':').unwrap_or((spec, ""));
             let options = rest.split_once('?').map(|(_, options)| format!("?{options}")).unwrap_or_default();

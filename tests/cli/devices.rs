@@ -40,7 +40,7 @@ fn a_run_records_where_it_computes() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let train = ["train", "--arch", "mlp:784,8,10", "--data", "digits:64", "--steps", "2", "-q", "--device", "cpu"];
-    done(&[&train[..], &["--out", text(&out)]].concat());
+    done(&[&train[..], &["--eval-data", "none", "--out", text(&out)]].concat());
     let config = fs::read_to_string(out.join("config.toml")).unwrap();
     assert!(config.contains("device = \"cpu\"") && config.contains("dtype = \"f32\""), "{config}");
     // A file may name what only a flag over it makes possible here.

@@ -1,4 +1,5 @@
-//! What the tests run kernels on: an emulated device with x, y and a plane of bf16, as kernels of planted.cuh take them.
+//! What the tests run kernels on: an emulated device with x, y and a plane of bf16, as kernels of planted.cuh take
+//! them.
 use fipk::gpu::emulator::{Emulator, Options};
 use fipk::gpu::{Device, Launch, Plane, Ptr, TensorMap};
 

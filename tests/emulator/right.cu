@@ -1,6 +1,23 @@
 // Kernels without a bug, which the emulator must run without an alarm: one for each way to share memory rightly.
 #include "planted.cuh"
 #include "reduce.cuh"
+#include "vector.cuh"
+
+struct SumArgs {
+    const void* a;
+    const void* b;
+    void* y;
+    u64 n;
+};
+FIPK_ARGS(SumArgs, 32);
+
+// y = a + b of n floats, in any number of blocks.
+FIPK_KERNEL(right_sum, SumArgs, 256) {
+    const u64 stride = static_cast<u64>(gridDim.x) * blockDim.x;
+    for (u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x; i < p.n; i += stride) {
+        store<float>(p.y, i, load<float>(p.a, i) + load<float>(p.b, i));
+    }
+}
 
 // y[t] = x[255 - t].
 PLANTED(right_barrier) {
@@ -106,8 +123,8 @@ PLANTED(right_order) {
 // Nothing is written to y[t] but what is read from y[t]: a NaN, in memory that nobody has written.
 PLANTED(right_poison) { p.y[threadIdx.x] = p.y[threadIdx.x] + 1; }
 
-// D = 8 A Aᵀ for the plane A: a warp that loads, a warpgroup that multiplies, and three stages between them. y[t] = D[t / 4][t % 4].
-// 256 threads, 24576 bytes.
+// D = 8 A Aᵀ for the plane A: a warp that loads, a warpgroup that multiplies, and three stages between them. y[t]
+// = D[t / 4][t % 4]. 256 threads, 24576 bytes.
 PLANTED(right_pipeline) {
     constexpr int STAGES = 3, STEPS = 8;
     FIPK_DYNAMIC_SHARED(bf16, tiles);
