@@ -230,7 +230,8 @@ fn recordings() {
 
     // What a recording cannot hold is refused by name and leaves the device as it was.
     let mut bytes = [0; 4];
-    let fails: [(&str, Box<dyn FnMut() -> Result<()> + '_>); 5] = [
+    type Refused<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+    let fails: [(&str, Refused); 5] = [
         ("upload", Box::new(|| device.upload(y.at(), &[0; 4]))),
         ("download", Box::new(|| device.download(y.at(), &mut bytes))),
         ("memory", Box::new(|| device.alloc(4).map(|_| ()))),

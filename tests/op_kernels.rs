@@ -99,7 +99,7 @@ fn cotangents(case: &Case, dtype: Dtype, schedule: Option<u64>) -> Vec<Vec<f32>>
 #[test]
 fn every_schedule_gives_the_same_bits() {
     let m = &mut make(3);
-    let id = |i: usize| if i % 3 == 0 { 1 } else { (i % 5) as i32 };
+    let id = |i: usize| if i.is_multiple_of(3) { 1 } else { (i % 5) as i32 };
     let cases = [norm(m, 70, 96), case(Embedding, 0.0, vec![index(&[131], id), parameter(m, &[5, 24])])];
     for case in cases {
         let bits = |schedule| -> Vec<u32> {

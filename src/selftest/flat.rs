@@ -210,7 +210,7 @@ fn narrow(s: &Space) -> Result<Row> {
     let x = s.draw(1);
     let (from, to) = (s.upload(&x)?, poisoned(&s.device, 2 * x.len())?);
     // Two ranges, the second not on 16 bytes.
-    let cut = x.len() / 3 | 1;
+    let cut = (x.len() / 3) | 1;
     s.flat.narrow(from.at(), to.at(), 0..cut)?;
     s.flat.narrow(from.at(), to.at(), cut..x.len())?;
     let got = download(&s.device, &to, Dtype::Bf16)?;
@@ -220,7 +220,7 @@ fn narrow(s: &Space) -> Result<Row> {
 fn widen(s: &Space) -> Result<Row> {
     let x = bf16(&s.draw(1));
     let (from, to) = (upload(&s.device, &x, Dtype::Bf16)?, poisoned(&s.device, 4 * x.len())?);
-    let cut = x.len() / 3 | 1;
+    let cut = (x.len() / 3) | 1;
     s.flat.widen(from.at(), to.at(), 0..cut)?;
     s.flat.widen(from.at(), to.at(), cut..x.len())?;
     Ok(s.row("flat_widen", "bf16", same("y", &s.read(&to)?, &x)))

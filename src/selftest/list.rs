@@ -5,10 +5,13 @@ use crate::Result;
 use crate::gpu::{Device, Dtype};
 use std::rc::Rc;
 
+/// Makes the rows of a check on a device.
+type Rows = dyn Fn(&Rc<dyn Device>) -> Vec<Row>;
+
 /// Checks that share their set-up: the names of their rows, known before they run.
 pub struct Check {
     pub names: Vec<String>,
-    pub run: Box<dyn Fn(&Rc<dyn Device>) -> Vec<Row>>,
+    pub run: Box<Rows>,
 }
 
 impl Check {

@@ -92,7 +92,7 @@ struct Results {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    if !(args.seconds > 0.0) {
+    if args.seconds.is_nan() || args.seconds <= 0.0 {
         return Err(Error::usage("--seconds", "wanted more than 0", "leave it out for 0.3"));
     }
     let bench = Bench::new(args, context)?;
