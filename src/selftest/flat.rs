@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 /// Sums in f64 of terms that are exact there, in another order.
-const F64_SUM: f64 = 1e-13;
+const F64_SUM: f64 = 1e-12;
 
 pub(super) fn checks(seed: u64) -> Vec<Check> {
     type Run = fn(&Space) -> Result<Row>;
