@@ -113,7 +113,7 @@ FIPK_KERNEL(select_summary, SummaryArgs, 256) {
     FIPK_SHARED(Part, summary_parts, [WARPS]);
     for (u32 t = blockIdx.x; t < p.tile_count; t += gridDim.x) {
         const Tile tile = p.tiles[t];
-        Part part = {0.0, 0.0, 0, 0, 0, 0};
+        Part part = {};
         for (u32 i = 4 * threadIdx.x; i < tile.len; i += 4 * blockDim.x) {
             const u64 at = first_float(tile) + i;
             const Pack<float> w = load_pack<float>(p.w, at);
@@ -125,7 +125,7 @@ FIPK_KERNEL(select_summary, SummaryArgs, 256) {
                 const double square = static_cast<double>(w.v[j]) * static_cast<double>(w.v[j]);
                 part.squares += square;
                 if (bits >> j & 1) {
-                    part.gone += square;
+                    part.gone.add(square);
                     part.less += 1;
                     part.top = magnitude > part.top ? magnitude : part.top;
                 }

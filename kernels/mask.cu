@@ -31,7 +31,7 @@ FIPK_ARGS(MaskArgs, 96);
 template <class Score, bool SIFT>
 FIPK_DEVICE Part mask_tile(const MaskArgs& p, const Score& score, const Tile& tile, u32 bound, const Staged& staged) {
     constexpr u32 SHIFT = SIFT ? FIRST_SHIFT : 0;
-    Part part = {0.0, 0.0, 0, 0, 0, 0};
+    Part part = {};
     // All threads go round together, for they put words together.
     for (u32 base = 0; base < tile.len; base += 4 * blockDim.x) {
         const u32 i = base + 4 * threadIdx.x;
@@ -47,7 +47,7 @@ FIPK_DEVICE Part mask_tile(const MaskArgs& p, const Score& score, const Tile& ti
                 part.squares += square;
                 if (s >> SHIFT < bound) {
                     nibble |= 1u << j;
-                    part.gone += square;
+                    part.gone.add(square);
                     part.top = magnitude > part.top ? magnitude : part.top;
                 }
                 if (s >> SHIFT == bound) {
@@ -92,7 +92,7 @@ SIFT(select_sift_random, Random)
 // weight is read for it where the score is its magnitude.
 template <class Score>
 FIPK_DEVICE Part settle_tile(const MaskArgs& p, const Tile& tile, u32 t, u32 kth, u32* words, u32* lows) {
-    Part part = {0.0, 0.0, 0, 0, 0, 0};
+    Part part = {};
     const u32 n = p.equal[t];
     const u64 base = p.before[t];
     if (threadIdx.x < TILE / 32) words[threadIdx.x] = 0;
@@ -113,7 +113,7 @@ FIPK_DEVICE Part settle_tile(const MaskArgs& p, const Tile& tile, u32 t, u32 kth
         const u32 local = 32 * threadIdx.x + lowest_bit(rest);
         const u32 score = (kth & ~SIFTED_BITS) | lows[local];
         const float w = Score::READS ? __uint_as_float(score) : p.w[first_float(tile) + local];
-        part.gone += static_cast<double>(w) * static_cast<double>(w);
+        part.gone.add(static_cast<double>(w) * static_cast<double>(w));
         part.top = magnitude_bits(w) > part.top ? magnitude_bits(w) : part.top;
     }
     return part;
@@ -200,11 +200,12 @@ template <class Score> FIPK_DEVICE void ties(const MaskArgs& p, u32* words, u64*
         u64 total = 0;
         const u64 earlier = block_scan(static_cast<u64>(__popc(word)), sums, total);
         const u32 taken = lowest_bits(word, take > earlier ? take - earlier : 0);
-        Part part = {0.0, 0.0, static_cast<u32>(__popc(taken)), 0, 0, 0};
+        Part part = {};
+        part.less = static_cast<u32>(__popc(taken));
         if (taken != 0) p.mask[tile.word + threadIdx.x] |= taken;
         for (u32 rest = taken; rest != 0; rest &= rest - 1) {
             const float w = p.w[first_float(tile) + 32 * threadIdx.x + lowest_bit(rest)];
-            part.gone += static_cast<double>(w) * static_cast<double>(w);
+            part.gone.add(static_cast<double>(w) * static_cast<double>(w));
             part.top = magnitude_bits(w) > part.top ? magnitude_bits(w) : part.top;
         }
         part = block_part(part, shared);
@@ -248,21 +249,24 @@ FIPK_KERNEL(select_total, SelectTotalArgs, 1024) {
     FIPK_SHARED(double, total_doubles, [32]);
     FIPK_SHARED(u64, total_words, [32]);
     FIPK_SHARED(u32, total_top, [1]);
-    double squares = 0.0, gone = 0.0;
+    FIPK_SHARED(Precise, total_gone, [32]);
+    double squares = 0.0;
+    Precise gone = {0.0, 0.0};
     u64 pruned = 0;
     u32 top = 0;
     for (u64 t = threadIdx.x; t < p.n; t += blockDim.x) {
         const Part part = p.parts[t];
-        squares += part.squares, gone += part.gone, pruned += part.less;
+        squares += part.squares, pruned += part.less;
+        gone.add(part.gone);
         top = part.top > top ? part.top : top;
     }
     if (threadIdx.x == 0) *total_top = 0;
     squares = block_sum(squares, total_doubles);
-    gone = block_sum(gone, total_doubles);
+    gone = block_sum(gone, total_gone);
     pruned = block_sum(pruned, total_words);
     atomicMax(total_top, top);
     __syncthreads();
-    if (threadIdx.x == 0 && blockIdx.x == 0) *p.summary = {pruned, gone, squares, *total_top, p.control->source};
+    if (threadIdx.x == 0 && blockIdx.x == 0) *p.summary = {pruned, gone.value(), squares, *total_top, p.control->source};
 }
 
 struct ProjectArgs {

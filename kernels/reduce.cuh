@@ -25,7 +25,7 @@ template <class T> FIPK_DEVICE T block_sum(T v, T* shared) {
     v = warp_sum(v);
     if (lane == 0) shared[warp] = v;
     __syncthreads();
-    T total = warp_sum(lane < warps ? shared[lane] : T(0));
+    T total = warp_sum(lane < warps ? shared[lane] : T{});
     __syncthreads();
     return total;
 }

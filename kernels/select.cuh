@@ -39,15 +39,45 @@ constexpr u32 FROM_CENSUS = 1;
 constexpr u32 SIFTED_BITS = (1u << FIRST_SHIFT) - 1;
 static_assert(static_cast<u64>(TILE) << FIRST_SHIFT <= 1ull << 32, "a place in a tile and a score share a word");
 
+// A sum of about 106 bits: the rounding errors of `high`, added up (Knuth's two-sum). Rounded to f64 in the end it is
+// the same in whatever order it was added up, short of one case in 2^40. The way a choice takes (census, sifted list,
+// weights) decides that order, and a resumed run may take another way than an unbroken one.
+struct Precise {
+    double high, low;
+
+    FIPK_DEVICE void add(double x) {
+        const double sum = high + x, back = sum - high;
+        low += (high - (sum - back)) + (x - back);
+        high = sum;
+    }
+    FIPK_DEVICE void add(const Precise& x) {
+        add(x.high);
+        low += x.low;
+    }
+    // Of an infinity the error is no number.
+    FIPK_DEVICE double value() const { return high - high == 0.0 ? high + low : high; }
+};
+
+// In every lane, in an order that is the same for each.
+FIPK_DEVICE Precise warp_sum(Precise v) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) {
+        const Precise other = {__shfl_xor_sync(0xffffffffu, v.high, step), __shfl_xor_sync(0xffffffffu, v.low, step)};
+        v.add(other);
+    }
+    return v;
+}
+
 // What a tile adds to the summary.
 struct Part {
-    double squares, gone;  // sum w^2 over all and over the pruned
+    double squares;  // sum w^2 over all
+    Precise gone;    // over the pruned
     u32 less;              // pruned
     u32 equal;             // equal to the k-th score
     u32 top;               // the largest pruned magnitude
     u32 reserved;
 };
-FIPK_ARGS(Part, 32);
+FIPK_ARGS(Part, 40);
 
 FIPK_DEVICE u32 warp_top(u32 v) {
 #pragma unroll
@@ -59,7 +89,8 @@ FIPK_DEVICE u32 warp_top(u32 v) {
 }
 
 FIPK_DEVICE void join(Part& a, const Part& b) {
-    a.squares += b.squares, a.gone += b.gone;
+    a.squares += b.squares;
+    a.gone.add(b.gone);
     a.less += b.less, a.equal += b.equal;
     a.top = a.top > b.top ? a.top : b.top;
 }

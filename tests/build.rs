@@ -135,13 +135,21 @@ fn every_kernel_is_compiled_for_every_architecture_and_spills_nothing() {
     for path in files.filter(|path| path.extension().is_some_and(|e| e == "cu")) {
         let file = path.file_name().unwrap().to_str().unwrap().to_string();
         let of_file = |e: &&(String, Entry)| e.0 == file;
-        let mut kernels = kernels_of(&std::fs::read_to_string(&path).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut kernels = kernels_of(&text);
+        // What stands between these lines is for sm_90a alone.
+        let hopper = text.split("#if FIPK_SM90A").skip(1).map(|rest| rest.split("#endif").next().unwrap_or(rest));
+        let hopper: Vec<&str> = hopper.collect();
         kernels.extend(entries.iter().filter(of_file).map(|(_, e)| e.kernel.clone()));
         if kernels.is_empty() {
             wrong.push(format!("{file} has no kernel"));
         }
         for (kernel, arch) in kernels.iter().flat_map(|k| archs.iter().filter(|a| !a.ptx).map(move |a| (k, a))) {
-            let arch = format!("sm_{}", arch.number);
+            let number = &arch.number;
+            if number != "90a" && hopper.iter().any(|part| part.contains(kernel.as_str())) {
+                continue;
+            }
+            let arch = format!("sm_{number}");
             if !entries.iter().filter(of_file).any(|(_, e)| e.kernel == *kernel && e.arch == arch) {
                 wrong.push(format!("{file}: {kernel} is not in the report for {arch}"));
             }

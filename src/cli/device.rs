@@ -3,7 +3,7 @@ use super::doctor::proc_line;
 use super::globals::Context;
 use crate::engine::{Cuda, Dtype, Engine, Host};
 use crate::gpu::driver::Driver;
-use crate::gpu::{Device, discover, images};
+use crate::gpu::{self, Device, discover, images};
 use crate::params::Layout;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -116,16 +116,23 @@ impl Place {
     ///
     /// # Errors
     /// [`Error::Usage`] for numbers that the device does not compute in; [`Error::Unsupported`] for one that this
-    /// build lacks.
+    /// build lacks; [`Error::Device`] for one that this machine lacks.
     pub fn settle(device: Option<Which>, dtype: Option<Numbers>, purpose: Purpose) -> Result<Self> {
         let device = match device.unwrap_or(Which::Auto) {
-            Which::Auto if gpus() > 0 => Which::Cuda(0),
-            Which::Auto => Which::Cpu,
+            Which::Auto => gpu::usable().first().map_or(Which::Cpu, |found| Which::Cuda(found.ordinal)),
             given => given,
         };
         if matches!(device, Which::Cuda(_)) && !built() {
             let what = format!("{device}: built without the CUDA engine, which");
             return Err(Error::unsupported("--device", what, "use --device cpu, or auto"));
+        }
+        if let Which::Cuda(n) = device {
+            // Before models and data are read, and before anything is written.
+            let found = discover::devices().map_err(|why| why.error(&device.to_string()))?;
+            if !found.iter().any(|d| d.ordinal == n) {
+                let what = format!("not among the {} that the driver finds", found.len());
+                return Err(Error::device(device.to_string(), what, "`fipk doctor` lists them"));
+            }
         }
         let usual = match (device, purpose) {
             (Which::Cpu, _) | (_, Purpose::Look) => Numbers::F32,
@@ -184,11 +191,6 @@ pub fn memory_of(device: Which) -> Option<usize> {
         }
         device => open_device(device).and_then(|d| d.memory()).ok().map(|(free, _)| free),
     }
-}
-
-/// CUDA devices that this build can use here.
-fn gpus() -> usize {
-    if built() { discover::devices().map_or(0, |found| found.len()) } else { 0 }
 }
 
 /// Whether this build has the CUDA engine's kernels.

@@ -13,6 +13,8 @@ const THREADS: u32 = 256;
 const LAST_THREADS: u32 = 1024;
 /// As `BUCKETS` there, in bytes.
 const HISTOGRAM: usize = 4096 * 4;
+/// Bytes that a tile leaves: the larger of `Part` in kernels/select.cuh and `Squares` in kernels/update.cu.
+const PART: usize = 40;
 
 /// As `Tile` in kernels/tiles.cuh.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -192,7 +194,7 @@ impl Flat {
             tiles: memory(size_of_val(&tiles[..]))?,
             trained: tiles.len(),
             prunable,
-            parts: memory(32 * tiles.len())?,
+            parts: memory(PART * tiles.len())?,
             chunks: memory(8 * (layout.len().div_ceil(TILE) + 1))?,
             gradient_squares: memory(8)?,
             knobs: memory(size_of::<super::Knobs>())?,
@@ -232,7 +234,7 @@ impl Flat {
             layout.spans().iter().filter(wanted).map(|s| s.len.div_ceil(sizes.tile)).sum()
         };
         let spans = layout.with_role(Role::Prunable).count().max(1);
-        48 * tiles(false)
+        (size_of::<Tile>() + PART) * tiles(false)
             + 12 * tiles(true)
             + 8 * layout.len().div_ceil(TILE)
             + 4 * sizes.room
