@@ -1,5 +1,6 @@
-// f32 arithmetic that is rounded after every operation, as the host's is: a compiler may not contract it to fma. Where
-// a kernel and the host must agree to the bit, both write the same expression, here in these names.
+// f32 arithmetic that is rounded where it says so: a compiler may neither contract a product and a sum to an fma nor take
+// one apart. Where a kernel and the host must agree to the bit, both write the same expression, here in these names; the
+// host fuses in the same places on every processor that has the instruction.
 #pragma once
 #include "fipk.cuh"
 

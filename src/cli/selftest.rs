@@ -62,6 +62,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let text = serde_json::to_string(&row);
             return print(&text.map_err(|e| Error::data("--json", e.to_string(), "leave --json out"))?);
         }
+        if summary.rows == 1 {
+            print(&heading())?;
+        }
         print(&line(&row))
     };
     let named = |name: &str| wanted.as_ref().is_none_or(|w| w.is_match(name));
@@ -88,6 +91,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             "run it again with --filter and this row's name",
         )),
     }
+}
+
+fn heading() -> String {
+    let (worst, norm, tolerance) = ("worst", "norm", "allowed");
+    format!("{:<24} {:<8} {:<36} {worst:>8} {norm:>8} {tolerance:>8}", "check", "dtype", "shape")
 }
 
 fn line(row: &Row) -> String {

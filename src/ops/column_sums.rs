@@ -1,5 +1,5 @@
 //! The gradient of a bias on a device: the rows of a cotangent, summed; by kernels/column_sums.cu in parts, which
-//! [`sum_rows`] adds up.
+//! `sum_rows` adds up.
 use super::sum_rows::sum_rows;
 use super::{DeviceCotangent, DeviceTensor};
 use crate::Result;
@@ -33,7 +33,7 @@ pub fn column_sums_scratch(rows: usize, columns: usize) -> usize {
     4 * parts(rows).1 * columns
 }
 
-/// g [columns], f32, (+)= the sum of the rows of x.
+/// g \[columns\], f32, (+)= the sum of the rows of x.
 pub fn column_sums(x: &DeviceTensor, g: &DeviceCotangent, queue: &Queue) -> Result<()> {
     let (rows, columns) = x.rows_cols();
     let (rows_a_part, parts) = parts(rows);
