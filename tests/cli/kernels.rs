@@ -44,6 +44,8 @@ fn selftest_runs_emulated() {
     let text = done(&["selftest", "--emulated", "--filter", "add_[fjv]*", "--seed", "5"]).stdout;
     let lines: Vec<&str> = text.lines().collect();
     let (last, rows) = lines.split_last().unwrap();
+    let (heading, rows) = rows.split_first().unwrap();
+    assert!(heading.starts_with("check") && heading.contains("allowed"), "{text}");
     assert!(last.contains(&format!("{} rows, 0 failed", rows.len())), "{text}");
     assert!(rows.iter().all(|r| r.starts_with("add_") && r.ends_with("  ok")), "{text}");
     assert!(rows.iter().any(|r| r.contains("bf16") && r.contains("131x257")), "{text}");
