@@ -70,3 +70,23 @@ pub(super) fn put<S: Simd>(s: S, to: &mut [f32], from: &[f32], add: bool) {
         s.partial_store_f32s(tail, value);
     }
 }
+
+/// to[j * pitch + i] = rows[i][j]: as many columns as the rows have; an empty row counts as zeros.
+#[inline(always)]
+pub(super) fn transpose(rows: [&[f32]; 4], to: &mut [f32], pitch: usize) {
+    let n = rows.iter().map(|r| r.len()).max().unwrap_or(0);
+    let whole = if rows.iter().all(|r| r.len() == n) { n / 4 } else { 0 };
+    let blocks = rows.map(|r| &r.as_chunks::<4>().0[..whole]);
+    for j in 0..whole {
+        let [a, b, c, d] = blocks.map(|b| b[j]);
+        let to = &mut to[4 * j * pitch..];
+        for k in 0..4 {
+            to[k * pitch..][..4].copy_from_slice(&[a[k], b[k], c[k], d[k]]);
+        }
+    }
+    for j in 4 * whole..n {
+        for (i, row) in rows.iter().enumerate() {
+            to[j * pitch + i] = row.get(j).copied().unwrap_or(0.0);
+        }
+    }
+}
