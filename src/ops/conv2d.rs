@@ -7,6 +7,7 @@ use crate::dual::Dual;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod buffers;
 mod correlation;
 mod geometry;
 mod planes;

@@ -4,6 +4,7 @@
 //! with what they read. Where rows are long, the tile reads its pixels in place; where they are short, pixels of many
 //! rows, and samples, are first packed side by side, so that no lane idles. Each output is a sum over blocks of taps,
 //! the blocks and the taps in their order, whatever the tasks.
+use super::buffers;
 use super::planes::{Planes, Tap};
 use super::tile::{Registers, VECTORS, multiply, put, transpose};
 use crate::ops::{Vectorised, simd};
@@ -117,7 +118,7 @@ impl Correlation {
         let rows = blocks.iter().map(|b| b.1).sum::<usize>();
         let pack = |(part, group): (&Part, usize)| {
             let taps = terms.len() * self.inputs * part.taps.len();
-            let mut data = vec![0.0; rows * taps];
+            let mut data = buffers::take(rows * taps);
             // A block of channels a task; what is left over at the end in one.
             let tasks = data.par_chunks_mut((registers.channels * taps).max(1)).enumerate();
             tasks.for_each(|(nth, mut data)| {
@@ -150,7 +151,10 @@ impl Correlation {
         if across == 1 {
             // Taps of one weight each: the channels of a row stand side by side.
             let rows = to.chunks_exact_mut(channels).zip((0..self.inputs).map(|c| c * along));
-            return rows.for_each(|(to, from)| to[..real].copy_from_slice(&w[from..from + real]));
+            return rows.for_each(|(to, from)| {
+                to[..real].copy_from_slice(&w[from..from + real]);
+                to[real..].fill(0.0);
+            });
         }
         // What stands side by side in a row of weights.
         let run = if along == taps { self.inputs * taps } else { taps };
@@ -173,6 +177,7 @@ impl Correlation {
             for (i, to) in to[..real].iter_mut().enumerate() {
                 *to = w[from + i * across];
             }
+            to[real..].fill(0.0);
         }
     }
 
@@ -310,6 +315,7 @@ impl Correlation {
             });
         };
         y.par_chunks_mut(samples * share * pixels).enumerate().for_each(task);
+        packed.data.into_iter().for_each(buffers::give);
     }
 }
 
@@ -444,7 +450,7 @@ impl Task<'_> {
                     // Two tiles of two do better than one of three and one of one.
                     let v = if left == 4 { 2 } else { left.min(VECTORS) };
                     let b = (source, base + vector * lanes);
-                    let c = (&mut sums[vector * lanes..], wide);
+                    let c = (&mut sums[vector * lanes..], wide, true);
                     match (channels, v) {
                         (8, 3) => multiply::<S, 8, 3>(s, a, b, offsets, c),
                         (8, 2) => multiply::<S, 8, 2>(s, a, b, offsets, c),

@@ -100,7 +100,7 @@ impl Geometry {
         let (groups, stride, kernel) = (self.op.groups, self.op.stride, self.kernel);
         let (inputs, outputs) = (self.inputs / groups, self.outputs / groups);
         // Few channels fill no vector: what all taps read for a pixel is then gathered from whole images.
-        let gathered = inputs <= 4 && self.op.dilation == [1, 1];
+        let gathered = inputs <= 4 && groups == 1 && self.op.dilation == [1, 1];
         let taps = self.reads(if gathered { [1, 1] } else { stride });
         let (batch, from, to) = (self.batch, self.from, self.to);
         WeightGradient { batch, groups, inputs, outputs, from, stride, to, kernel, gathered, taps }

@@ -129,7 +129,11 @@ impl Planes {
                     }
                     for (k, picked) in picked.iter_mut().enumerate() {
                         picked.resize(columns, 0.0);
-                        pick(right, from(c + k), picked);
+                        match (right, columns) {
+                            (2, 8) => halve::<8>(picked, from(c + k)),
+                            (2, 16) => halve::<16>(picked, from(c + k)),
+                            _ => pick(right, from(c + k), picked),
+                        }
                     }
                     transpose([0, 1, 2, 3].map(|k| &picked[k][..]), &mut to[c..], apart);
                 }

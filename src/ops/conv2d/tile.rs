@@ -27,14 +27,14 @@ impl Registers {
     }
 }
 
-/// c [M, vectors] += a [taps, M] b, where row t of b begins at `at + offsets[t]`.
+/// c [M, vectors] (+)= a [taps, M] b, where row t of b begins at `at + offsets[t]`.
 #[inline(always)]
 pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
     s: S,
     a: &[f32],
     (b, at): (&[f32], usize),
     offsets: &[usize],
-    (c, pitch): (&mut [f32], usize),
+    (c, pitch, add): (&mut [f32], usize, bool),
 ) {
     let zero = s.splat_f32s(0.0);
     let mut sums = [[zero; V]; M];
@@ -51,7 +51,7 @@ pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
     for (i, sums) in sums.iter().enumerate() {
         let c = S::as_mut_simd_f32s(&mut c[i * pitch..][..V * S::F32_LANES]).0;
         for (c, sum) in c.iter_mut().zip(sums) {
-            *c = s.add_f32s(*c, *sum);
+            *c = if add { s.add_f32s(*c, *sum) } else { *sum };
         }
     }
 }

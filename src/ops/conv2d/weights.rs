@@ -4,6 +4,7 @@
 //! and all: the register tile of the other passes takes vectors of that, some output channels, and sums over pixels.
 //! Images of few channels stay as they are, and what all taps read for a pixel is copied together first. Samples are
 //! dealt out to a number of partial sums that the sizes alone decide, and these are added in their order.
+use super::buffers;
 use super::planes::{Planes, Tap};
 use super::tile::{Registers, VECTORS, multiply, transpose};
 use crate::ops::{Cotangent, Vectorised, simd};
@@ -17,7 +18,7 @@ const PIXELS: usize = 256;
 /// Floats that a task's images may take.
 const BAND: usize = 120_000;
 /// Floats that all partial sums may take, how many tasks are wanted, and how many output channels one takes at least.
-const SUMS: usize = 1 << 22;
+const SUMS: usize = 1 << 20;
 const TASKS: usize = 8;
 const CHANNELS: usize = 64;
 
@@ -47,6 +48,8 @@ struct Plan {
     places: Vec<usize>,
     /// How far apart pixels stand in images that are turned.
     apart: usize,
+    /// Samples whose pixels are summed together.
+    together: usize,
 }
 
 /// Rows of outputs whose images are laid out together.
@@ -110,11 +113,11 @@ impl WeightGradient {
         let plan = self.plan(Registers::new().lanes);
         // By the sizes alone, and not by the threads.
         let partials = (SUMS / (self.groups * self.outputs * plan.width)).clamp(1, TASKS).min(self.batch);
-        let parts = (TASKS / partials).min(self.outputs / CHANNELS).max(1);
-        let share = self.outputs.div_ceil(parts).next_multiple_of(8);
-        let parts = self.outputs.div_ceil(share);
         let each = self.batch.div_ceil(partials);
         let partials = self.batch.div_ceil(each);
+        let parts = TASKS.div_ceil(partials).min(self.outputs / CHANNELS).max(1);
+        let share = self.outputs.div_ceil(parts).next_multiple_of(8);
+        let parts = self.outputs.div_ceil(share);
         let tasks: Vec<(usize, usize, usize)> = (0..self.groups)
             .flat_map(|group| (0..parts).flat_map(move |part| (0..partials).map(move |p| (group, part, p))))
             .collect();
@@ -136,6 +139,7 @@ impl WeightGradient {
                 *gw = if add { *gw + sum } else { sum };
             }
         });
+        sums.into_iter().for_each(buffers::give);
     }
 
     fn plan(&self, lanes: usize) -> Plan {
@@ -144,7 +148,13 @@ impl WeightGradient {
         // Side by side from pixel to pixel, unless a tap fills vectors of its own: then an odd number of cache lines
         // apart, so that pixels do not meet in the cache.
         let alone = inputs >= 64;
-        let apart = if alone { inputs.next_multiple_of(2 * lanes) + lanes } else { inputs };
+        let apart = if self.gathered {
+            inputs
+        } else if alone {
+            inputs.next_multiple_of(2 * lanes) + lanes
+        } else {
+            inputs
+        };
         let segments: Vec<(Tap, Vec<usize>)> =
             if alone { self.taps.iter().map(|t| (*t, vec![t.weight])).collect() } else { segments(&self.taps) };
         let (mut width, mut places) = (0, vec![0; inputs * kernel]);
@@ -169,6 +179,8 @@ impl WeightGradient {
         let laid = |rows: usize| if self.gathered { (rows - 1) * down + 1 } else { rows };
         let rows = (1..=height).rev().find(|rows| planes.len(laid(*rows), apart) <= BAND).unwrap_or(1);
         let rows = height.div_ceil(height.div_ceil(rows));
+        let fit = BAND / planes.len(laid(rows), apart);
+        let together = if rows == height { (PIXELS / (height * wide)).min(fit).max(1) } else { 1 };
         let band = |first: usize| {
             let rows = rows.min(height - first);
             let pixels = (0..rows).flat_map(|i| (0..wide).map(move |j| (i, j)));
@@ -187,10 +199,13 @@ impl WeightGradient {
                 });
                 (pixels.map(|(i, j)| (i * planes.pitch + j) * apart).collect(), tiles.collect(), Vec::new())
             };
+            let offsets: Vec<usize> = offsets;
+            let each = planes.len(laid(rows), apart);
+            let offsets = (0..together).flat_map(|nth| offsets.iter().map(move |at| nth * each + at)).collect();
             Band { first, rows: laid(rows), offsets, tiles, kernel_rows }
         };
         let bands = (0..height).step_by(rows).map(band).collect();
-        Plan { planes, bands, width, places, apart }
+        Plan { planes, bands, width, places, apart, together }
     }
 }
 
@@ -221,35 +236,44 @@ impl Vectorised for Task<'_> {
     fn run<S: Simd>(self, s: S) -> Vec<f32> {
         let Self { of, plan, .. } = self;
         let (lanes, own, width) = (S::F32_LANES, self.outputs.len(), plan.width);
-        let mut sums = vec![0.0; own.next_multiple_of(8) * width];
+        let mut sums = buffers::take(own.next_multiple_of(8) * width);
+        let mut add = false;
         let (image, pixels) = (of.from[0] * of.from[1], of.to[0] * of.to[1]);
         let Scratch { mut images, mut columns, mut outputs } = std::mem::take(self.scratch);
         let outputs_of = room(&mut outputs, own.next_multiple_of(8) * PIXELS);
         let gathered: Vec<usize> = (0..if of.gathered { PIXELS } else { 0 }).map(|q| q * width).collect();
         let columns_of = room(&mut columns, gathered.len() * width + of.kernel[1] + 16);
         let mut cleared = None;
-        for sample in self.samples {
-            let x = &self.x[(sample * of.groups + self.group) * of.inputs * image..][..of.inputs * image];
-            let gy = ((sample * of.groups + self.group) * of.outputs + self.outputs.start) * pixels;
-            let gy = &self.gy[gy..gy + own * pixels];
+        let together = if let [_] = plan.bands[..] { plan.together } else { 1 };
+        let samples: Vec<usize> = self.samples.collect();
+        for samples in samples.chunks(together) {
             let mut from = 0;
             for band in &plan.bands {
-                let apart = if of.gathered { of.inputs } else { plan.apart };
-                let all = plan.planes.len(band.rows, apart);
-                let laid = room(&mut images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * apart);
+                let each = plan.planes.len(band.rows, plan.apart);
+                let all = each * together;
+                let laid = room(&mut images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * plan.apart);
                 let first = if of.gathered { band.first * of.stride[0] } else { band.first };
                 if cleared != Some((band.first, band.rows)) {
                     laid.fill(0.0);
                     cleared = Some((band.first, band.rows));
                 }
-                match of.gathered {
-                    true => plan.planes.fill(s, x, (first, band.rows), &mut laid[..all]),
-                    false => plan.planes.turn(x, (first, band.rows), apart, &mut laid[..all]),
+                for (sample, to) in samples.iter().zip(laid.chunks_exact_mut(each)) {
+                    let x = (sample * of.groups + self.group) * of.inputs * image;
+                    let x = &self.x[x..x + of.inputs * image];
+                    match of.gathered {
+                        true => plan.planes.fill(s, x, (first, band.rows), to),
+                        false => plan.planes.turn(x, (first, band.rows), plan.apart, to),
+                    }
                 }
-                for offsets in band.offsets.chunks(PIXELS) {
+                for offsets in band.offsets[..band.offsets.len() / together * samples.len()].chunks(PIXELS) {
                     let n = offsets.len();
-                    interleave(&gy[from..], pixels, n, outputs_of);
-                    from += n;
+                    for (nth, sample) in samples.iter().enumerate() {
+                        let gy = ((sample * of.groups + self.group) * of.outputs + self.outputs.start) * pixels;
+                        let gy = &self.gy[gy + from..gy + own * pixels];
+                        let n = n / samples.len();
+                        interleave(gy, pixels, n, &mut outputs_of[8 * n * nth..]);
+                    }
+                    from += n / samples.len();
                     let (source, offsets) = if of.gathered {
                         gather(laid, offsets, &band.kernel_rows, of.kernel[1], width, columns_of);
                         (&*columns_of, &gathered[..n])
@@ -259,7 +283,7 @@ impl Vectorised for Task<'_> {
                     for &(base, at, v) in &band.tiles {
                         let blocks = outputs_of.chunks_exact(8 * PIXELS).zip(sums.chunks_exact_mut(8 * width));
                         for (a, sums) in blocks {
-                            let (a, b, c) = (&a[..8 * n], (source, base), (&mut sums[at..], width));
+                            let (a, b, c) = (&a[..8 * n], (source, base), (&mut sums[at..], width, add));
                             match v {
                                 3 => multiply::<S, 8, 3>(s, a, b, offsets, c),
                                 2 => multiply::<S, 8, 2>(s, a, b, offsets, c),
@@ -267,6 +291,7 @@ impl Vectorised for Task<'_> {
                             }
                         }
                     }
+                    add = true;
                 }
             }
         }
@@ -278,7 +303,7 @@ impl Vectorised for Task<'_> {
 /// The first `n` of `pitch` pixels of each channel, in blocks of 8 channels side by side.
 #[inline(always)]
 fn interleave(gy: &[f32], pitch: usize, n: usize, to: &mut [f32]) {
-    for (gy, to) in gy.chunks(8 * pitch).zip(to.chunks_exact_mut(8 * PIXELS)) {
+    for (gy, to) in gy.chunks(8 * pitch).zip(to.chunks_mut(8 * PIXELS)) {
         let mut rows: [&[f32]; 8] = [&[]; 8];
         rows.iter_mut().zip(gy.chunks(pitch)).for_each(|(row, gy)| *row = &gy[..n]);
         for (half, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
@@ -309,10 +334,14 @@ fn gather_by<const N: usize>(
 ) {
     for (q, pixel) in pixels.iter().enumerate() {
         let (from, to) = (&from[*pixel..], &mut to[q * width..]);
-        for (nth, row) in rows.iter().enumerate() {
-            for at in (0..kernel).step_by(N) {
-                to[nth * kernel + at..][..N].copy_from_slice(&from[row + at..][..N]);
+        let mut place = 0;
+        for row in rows {
+            let mut at = 0;
+            while at < kernel {
+                to[place + at..][..N].copy_from_slice(&from[row + at..][..N]);
+                at += N;
             }
+            place += kernel;
         }
     }
 }
