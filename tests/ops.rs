@@ -4,8 +4,8 @@ mod common;
 use common::op::{check, check_adjoint, check_gradient, check_reference};
 use fipk::dual::Dual;
 use fipk::ops::{
-    Add, AddPosition, Attention, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
-    Pass, Reads, SelectToken, SquaredError,
+    Add, AddPosition, Attention, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding, Interpolate, LayerNorm,
+    Linear, Mean, Op, Pass, Patches, Prepend, Reads, SelectToken, SquaredError,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, cases};
@@ -49,6 +49,16 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(AddPosition), vec![&[2, 4], &[8, 4]]),
         (Box::new(SelectToken { index: 3 }), vec![&[2, 3, 4]]),
         (Box::new(SelectToken { index: 0 }), vec![&[2, 4]]),
+        (Box::new(Patches { height: 4, width: 4 }), vec![&[1, 3, 3, 8]]),
+        (Box::new(Patches { height: 4, width: 0 }), vec![&[1, 3, 8, 8]]),
+        (Box::new(Patches { height: 4, width: 4 }), vec![&[3, 8, 8]]),
+        (Box::new(Prepend), vec![&[2, 3, 4]]),
+        (Box::new(Prepend), vec![&[2, 3, 4], &[1, 4]]),
+        (Box::new(Prepend), vec![&[2, 3, 4], &[1, 1, 4], &[1, 1, 5]]),
+        (Box::new(Interpolate { special: 1, from: (2, 2), to: (3, 3) }), vec![&[1, 4, 8]]),
+        (Box::new(Interpolate { special: 1, from: (2, 2), to: (0, 3) }), vec![&[1, 5, 8]]),
+        (Box::new(Mean), vec![&[2, 3], &[3, 2]]),
+        (Box::new(Linear), vec![&[2, 12], &[5, 3, 2, 3], &[5]]),
         (Box::new(CrossEntropy), vec![&[2, 3], &[3], &[2]]),
         (Box::new(CrossEntropy), vec![&[2, 3], &[2], &[3]]),
         (Box::new(CrossEntropy), vec![&[], &[], &[]]),

@@ -73,7 +73,7 @@ pub fn reading(
     let (vocabulary, positions) = match config {
         Config::Bert(c) => (Some(c.vocab_size), c.max_position_embeddings),
         Config::DistilBert(c) => (Some(c.vocab_size), c.max_position_embeddings),
-        Config::Mlp(_) => (None, usize::MAX),
+        Config::Vit(_) | Config::Mlp(_) => (None, usize::MAX),
     };
     Ok(Reading {
         tokenizer: folder.filter(|_| vocabulary.is_some()).map(|f| f.dir.clone()),

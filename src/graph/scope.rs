@@ -2,8 +2,8 @@
 //! and [`build`] returns it, so that a model reads as the network and not as its error handling.
 use super::{Graph, Kind, Param, Source, Tensor, Value};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
-    SelectToken, SquaredError,
+    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, Interpolate, LayerNorm, Linear,
+    Mean, Op, Patches, Prepend, SelectToken, SquaredError,
 };
 use crate::tensor::{Element, Shape};
 use crate::{Error, Result};
@@ -156,6 +156,12 @@ impl Scope<'_> {
         s.linear_by(x, w, b)
     }
 
+    /// [`Scope::linear`] without a bias.
+    pub fn linear_unbiased(&self, name: &str, x: Value, n: usize) -> Value {
+        let w = self.at(name).param("weight", &[n, self.dim(x, -1)], Kind::Weight);
+        self.at(name).apply(Linear, &[x, w])
+    }
+
     /// x Wᵀ + b of parameters that are there already.
     pub fn linear_by(&self, x: Value, w: Value, b: Value) -> Value {
         self.apply(Linear, &[x, w, b])
@@ -184,6 +190,40 @@ impl Scope<'_> {
     /// q, k, v [B, S, H D] with their heads side by side, mask [B, S] (1: attend, 0: padding).
     pub fn attention(&self, heads: usize, q: Value, k: Value, v: Value, mask: Value) -> Value {
         self.apply(Attention { heads }, &[q, k, v, mask])
+    }
+
+    /// [`Scope::attention`] without padding.
+    pub fn attention_to_all(&self, heads: usize, q: Value, k: Value, v: Value) -> Value {
+        self.apply(Attention { heads }, &[q, k, v])
+    }
+
+    /// The convolution `name.weight` [hidden, C, p, q] and `name.bias` of images x [N, C, H, W] whose stride is its
+    /// kernel: a row a patch, [N, (H/p) (W/q), hidden].
+    pub fn patch_embedding(&self, name: &str, x: Value, (height, width): (usize, usize), hidden: usize) -> Value {
+        let s = self.at(name);
+        let w = s.param("weight", &[hidden, self.dim(x, 1), height, width], Kind::Weight);
+        let b = s.param("bias", &[hidden], Kind::Bias);
+        s.linear_by(s.apply(Patches { height, width }, &[x]), w, b)
+    }
+
+    /// Tokens [1, 1, H] before those of each sample of x [B, S, H].
+    pub fn prepend(&self, tokens: &[Value], x: Value) -> Value {
+        self.apply(Prepend, &[&[x], tokens].concat())
+    }
+
+    /// x [B, S, H] plus the first S rows of a table [1, P, H].
+    pub fn add_positions_of(&self, x: Value, table: Value) -> Value {
+        self.apply(AddPosition, &[x, table])
+    }
+
+    /// Position embeddings [1, P, H] for another grid of patches.
+    pub fn interpolate(&self, how: Interpolate, table: Value) -> Value {
+        self.apply(how, &[table])
+    }
+
+    /// (a + b) / 2.
+    pub fn mean(&self, a: Value, b: Value) -> Value {
+        self.apply(Mean, &[a, b])
     }
 
     pub fn activation(&self, f: Activation, x: Value) -> Value {

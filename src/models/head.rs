@@ -1,5 +1,5 @@
 //! What stands on top of the network: read from a config, chosen anew, written back into a config.
-use super::config::{Config, ProblemType, RawConfig};
+use super::config::{Config, ProblemType, RawConfig, VitConfig};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ impl Config {
     pub fn head(&self, place: &str, wanted: Option<Head>) -> Result<Head> {
         let task = self.task();
         let labels = task.labels.len();
-        let hint = "fipk does sequence classification, one-number regression and, for BERT, masked language models";
+        let hint =
+            "fipk does sequence and image classification, one-number regression and, for BERT, masked language models";
         let unsupported = |what: String| Err(Error::unsupported(place, what, hint));
         let head = match wanted {
             Some(head) => head,
@@ -30,8 +31,13 @@ impl Config {
                 (Self::Bert(_), Some("BertForMaskedLM" | "BertForPreTraining")) => Head::MaskedLm,
                 (Self::Bert(_), None | Some("BertModel")) => Head::None,
                 (Self::DistilBert(_), None | Some("DistilBertModel")) => Head::None,
+                (Self::Vit(_), None | Some("ViTModel" | "DeiTModel")) => Head::None,
                 (Self::Bert(_), Some("BertForSequenceClassification"))
                 | (Self::DistilBert(_), Some("DistilBertForSequenceClassification"))
+                | (
+                    Self::Vit(_),
+                    Some("ViTForImageClassification" | "DeiTForImageClassification" | VitConfig::WITH_TEACHER),
+                )
                 | (Self::Mlp(_), _) => match (task.problem_type, labels) {
                     (Some(ProblemType::MultiLabel), _) => {
                         return unsupported("problem_type \"multi_label_classification\"".into());
@@ -46,7 +52,7 @@ impl Config {
             },
         };
         match (self, head) {
-            (Self::DistilBert(_) | Self::Mlp(_), Head::MaskedLm) => {
+            (Self::DistilBert(_) | Self::Vit(_) | Self::Mlp(_), Head::MaskedLm) => {
                 unsupported(format!("a masked language model on {}", self.model_type()))
             }
             (Self::Mlp(_), Head::None) => unsupported("an mlp without outputs".into()),
@@ -81,6 +87,8 @@ impl Head {
             (Config::Bert(_), _) => Some("BertForSequenceClassification"),
             (Config::DistilBert(_), Self::None) => Some("DistilBertModel"),
             (Config::DistilBert(_), _) => Some("DistilBertForSequenceClassification"),
+            (Config::Vit(cfg), Self::None) => Some(cfg.base_class()),
+            (Config::Vit(cfg), _) => Some(cfg.class()),
             (Config::Mlp(_), _) => None,
         };
         if let Some(class) = class {

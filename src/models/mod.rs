@@ -9,6 +9,7 @@ pub mod hub;
 mod mlp;
 mod network;
 mod sample;
+mod vit;
 
 pub use config::Config;
 pub use folder::ModelFolder;

@@ -1,10 +1,11 @@
 //! A network that can be built at any batch shape: a config, a head, and the weights that go with them.
-use super::config::Config;
+use super::config::{Config, VitFamily};
 use super::folder::ModelFolder;
 use super::head::Head;
 use super::sample::{Pixels, Sample};
-use super::{bert, distilbert, mlp};
+use super::{bert, distilbert, mlp, vit};
 use crate::graph::{Graph, Kind, Param, Scope, Value, build};
+use crate::ops::Interpolate;
 use crate::params::{Layout, Span};
 use crate::rng::Rng;
 use crate::tensor::View;
@@ -37,10 +38,12 @@ impl Network {
 
     /// Logits of a batch of `rows` samples of so many tokens or pixels, in `scope`.
     pub fn logits(&self, scope: &Scope, rows: usize, sample: impl Into<Sample>) -> Value {
-        let seq = sample.into().tokens();
+        let sample = sample.into();
+        let seq = sample.tokens();
         match &self.config {
             Config::Bert(cfg) => bert::logits(scope, cfg, self.head, rows, seq),
             Config::DistilBert(cfg) => distilbert::logits(scope, cfg, self.head, rows, seq),
+            Config::Vit(cfg) => vit::logits(scope, cfg, self.head, rows, sample),
             Config::Mlp(cfg) => mlp::logits(scope, cfg, rows),
         }
     }
@@ -64,7 +67,7 @@ impl Network {
         match &self.config {
             Config::Bert(cfg) => Some(cfg.max_position_embeddings),
             Config::DistilBert(cfg) => Some(cfg.max_position_embeddings),
-            Config::Mlp(_) => None,
+            Config::Vit(_) | Config::Mlp(_) => None,
         }
     }
 
@@ -72,6 +75,10 @@ impl Network {
     pub fn pixels(&self) -> Option<Pixels> {
         match &self.config {
             Config::Bert(_) | Config::DistilBert(_) => None,
+            Config::Vit(cfg) => {
+                let (height, width) = cfg.image_size;
+                Some(Pixels::Image { channels: cfg.num_channels, height, width })
+            }
             Config::Mlp(cfg) => Some(Pixels::Flat(cfg.sizes[0])),
         }
     }
@@ -96,7 +103,7 @@ impl Network {
                 vec![("input_ids", cfg.vocab_size), ("token_type_ids", cfg.type_vocab_size), ("attention_mask", 2)]
             }
             Config::DistilBert(cfg) => vec![("input_ids", cfg.vocab_size), ("attention_mask", 2)],
-            Config::Mlp(_) => vec![],
+            Config::Vit(_) | Config::Mlp(_) => vec![],
         }
     }
 
@@ -110,7 +117,7 @@ impl Network {
         for (nth, span) in layout.spans().iter().enumerate() {
             let out = &mut weights[span.range()];
             match (folder.resolve(&span.name), fresh) {
-                (Some(source), _) => folder.weights.read(&source, &span.shape, out)?,
+                (Some(source), _) => self.read(folder, &source, span, out)?,
                 (None, Some(seed)) if self.in_head(span) => {
                     self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), out)
                 }
@@ -125,6 +132,23 @@ impl Network {
             }
         }
         Ok(weights)
+    }
+
+    /// A stored tensor; position embeddings of another size of image are interpolated to the network's own.
+    fn read(&self, folder: &ModelFolder, source: &str, span: &Span, out: &mut [f32]) -> Result<()> {
+        let stored = folder.weights.info(source).map(|info| info.shape.clone()).unwrap_or_default();
+        let positions = span.name.ends_with("embeddings.position_embeddings");
+        let (&[1, count, width], Config::Vit(cfg)) = (&stored[..], &self.config) else {
+            return folder.weights.read(source, &span.shape, out);
+        };
+        let own = count == cfg.positions() || width != cfg.hidden_size;
+        let Some((special, side)) = vit::square(cfg, count).filter(|_| positions && !own) else {
+            return folder.weights.read(source, &span.shape, out);
+        };
+        let mut table = vec![0.0; count * width];
+        folder.weights.read(source, &stored, &mut table)?;
+        Interpolate { special, from: (side, side), to: cfg.grid(cfg.image_size) }.table(&table, width, out);
+        Ok(())
     }
 
     /// Initial weights for training from nothing.
@@ -147,9 +171,13 @@ impl Network {
         let range = match &self.config {
             Config::Bert(cfg) => Some(cfg.initializer_range),
             Config::DistilBert(cfg) => Some(cfg.initializer_range),
+            Config::Vit(cfg) => Some(cfg.initializer_range),
             Config::Mlp(_) => None,
         };
+        let zeros = matches!(&self.config, Config::Vit(cfg) if cfg.family == VitFamily::Deit);
         match (span.kind, range) {
+            // As `transformers` begins DeiT's tokens and positions.
+            (Kind::Embedding, _) if zeros => out.fill(0.0),
             (Kind::Norm, _) => out.fill(1.0),
             (Kind::Bias, Some(_)) => out.fill(0.0),
             (_, Some(std)) => out.iter_mut().for_each(|w| *w = rng.normal() * std as f32),

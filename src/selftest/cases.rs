@@ -1,8 +1,8 @@
 //! The op table: every op on awkward sizes.
 use super::case::{Case, Input, Role};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
-    SelectToken, SquaredError,
+    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, Interpolate, LayerNorm, Linear,
+    Mean, Op, Patches, Prepend, SelectToken, SquaredError,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -90,6 +90,7 @@ pub fn cases(seed: u64) -> Vec<Case> {
         let mut mask = m.mask(b, s);
         mask.data[(b - 1) * s..].fill(0.0);
         put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[mask]].concat());
+        put(Box::new(Attention { heads }), 16.0, qkv.to_vec());
     }
     for (ids, v, h) in
         [(&[1][..], 1, 1), (&[7], 5, 3), (&[2, 31], 2, 33), (&[3, 5], 61, 1), (&[2, 37], 5, 40), (&[3, 101], 257, 129)]
@@ -102,6 +103,7 @@ pub fn cases(seed: u64) -> Vec<Case> {
     for (b, s, h, index) in [(1, 1, 1, 0), (2, 3, 5, 2), (31, 7, 33, 0), (5, 3, 40, 1), (67, 13, 31, 5)] {
         put(Box::new(SelectToken { index }), 0.0, vec![m.normal(&[b, s, h], 1.0)]);
     }
+    vision(m, &mut put);
     for (rows, c) in [(&[1][..], 1), (&[1], 2), (&[7], 3), (&[2, 5], 31), (&[33], 5), (&[3, 67], 331)] {
         let scores = [rows, &[c]].concat();
         let weights = m.weights(rows);
@@ -142,4 +144,39 @@ fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv2d, bool)> {
         ([9, 17, 6, 6], [19, 17, 3, 3], square(1, 1), true),
         ([3, 4, 19, 35], [33, 4, 3, 3], square(1, 1), false),
     ]
+}
+
+/// From images to tokens.
+fn vision(m: &mut Make, put: &mut dyn FnMut(Box<dyn Op>, f64, Vec<Input>)) {
+    // With pixels that fill no patch, and patches of one pixel.
+    for (shape, height, width) in [
+        ([1, 1, 1, 1], 1, 1),
+        ([2, 3, 8, 8], 4, 4),
+        ([3, 2, 7, 11], 3, 2),
+        ([1, 3, 5, 6], 1, 6),
+        ([5, 3, 34, 33], 8, 16),
+    ] {
+        put(Box::new(Patches { height, width }), 0.0, vec![m.normal(&shape, 1.0)]);
+    }
+    // A convolution's kernel.
+    put(
+        Box::new(Linear),
+        8.0,
+        vec![m.normal(&[2, 5, 24], 1.0), m.parameter(&[7, 2, 3, 4], 0.5), m.parameter(&[7], 1.0)],
+    );
+    for (b, s, h, tokens) in [(1, 1, 1, 1), (2, 3, 5, 2), (3, 31, 33, 1), (17, 4, 40, 4), (5, 101, 67, 2)] {
+        let x = m.normal(&[b, s, h], 1.0);
+        let tokens = (0..tokens).map(|_| m.parameter(&[1, 1, h], 1.0));
+        put(Box::new(Prepend), 4.0, std::iter::once(x).chain(tokens.collect::<Vec<_>>()).collect());
+    }
+    put(Box::new(AddPosition), 1.0, vec![m.normal(&[3, 7, 5], 1.0), m.parameter(&[1, 7, 5], 1.0)]);
+    for (special, from, to, h) in
+        [(0, (1, 1), (1, 1), 1), (1, (2, 2), (3, 5), 3), (2, (4, 4), (3, 2), 33), (1, (7, 7), (12, 9), 67)]
+    {
+        let table = m.parameter(&[1, special + from.0 * from.1, h], 1.0);
+        put(Box::new(Interpolate { special, from, to }), 16.0, vec![table]);
+    }
+    for shape in [&[1][..], &[3, 7], &[131, 67]] {
+        put(Box::new(Mean), 1.0, vec![m.normal(shape, 1.0), m.normal(shape, 1.0)]);
+    }
 }

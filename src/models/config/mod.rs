@@ -4,11 +4,14 @@ use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 
+mod vit;
+pub use vit::{VitConfig, VitFamily};
+
 /// The file as it stands, in its order; what fipk does not know stays in it.
 pub type RawConfig = Map<String, Value>;
 
 /// The `model_type`s fipk builds.
-pub const MODEL_TYPES: [&str; 3] = ["bert", "distilbert", "mlp"];
+pub const MODEL_TYPES: [&str; 5] = ["bert", "distilbert", "vit", "deit", "mlp"];
 
 /// Upper limits that no real model comes near: they turn a corrupt number into an error instead of an allocation.
 pub(in crate::models) const MAX_WIDTH: usize = 1 << 20;
@@ -19,6 +22,7 @@ const MAX_ROWS: usize = 1 << 28;
 pub enum Config {
     Bert(BertConfig),
     DistilBert(DistilBertConfig),
+    Vit(VitConfig),
     Mlp(MlpConfig),
 }
 
@@ -118,6 +122,8 @@ impl Config {
         let parse = match model_type {
             "bert" => Fields::bert,
             "distilbert" => Fields::distilbert,
+            "vit" => Fields::vit,
+            "deit" => Fields::deit,
             "mlp" => Fields::mlp,
             other => return Err(Error::unsupported(place, format!("model_type {other:?}"), known())),
         };
@@ -129,6 +135,7 @@ impl Config {
         match self {
             Self::Bert(_) => "bert",
             Self::DistilBert(_) => "distilbert",
+            Self::Vit(c) => c.family.model_type(),
             Self::Mlp(_) => "mlp",
         }
     }
@@ -137,6 +144,7 @@ impl Config {
         match self {
             Self::Bert(c) => &c.task,
             Self::DistilBert(c) => &c.task,
+            Self::Vit(c) => &c.task,
             Self::Mlp(c) => &c.task,
         }
     }
@@ -146,6 +154,7 @@ impl Config {
         match self {
             Self::Bert(_) => Some("bert."),
             Self::DistilBert(_) => Some("distilbert."),
+            Self::Vit(c) => Some(c.family.prefix()),
             Self::Mlp(_) => None,
         }
     }
