@@ -8,8 +8,10 @@ pub mod head;
 pub mod hub;
 mod mlp;
 mod network;
+mod sample;
 
 pub use config::Config;
 pub use folder::ModelFolder;
 pub use head::Head;
 pub use network::Network;
+pub use sample::{Pixels, Sample};

@@ -2,6 +2,7 @@
 use super::config::Config;
 use super::folder::ModelFolder;
 use super::head::Head;
+use super::sample::{Pixels, Sample};
 use super::{bert, distilbert, mlp};
 use crate::graph::{Graph, Kind, Param, Scope, Value, build};
 use crate::params::{Layout, Span};
@@ -34,8 +35,9 @@ impl Network {
         Ok(Self { config, head })
     }
 
-    /// Logits of a batch of `rows` samples of `seq` tokens (images have no tokens), in `scope`.
-    pub fn logits(&self, scope: &Scope, rows: usize, seq: usize) -> Value {
+    /// Logits of a batch of `rows` samples of so many tokens or pixels, in `scope`.
+    pub fn logits(&self, scope: &Scope, rows: usize, sample: impl Into<Sample>) -> Value {
+        let seq = sample.into().tokens();
         match &self.config {
             Config::Bert(cfg) => bert::logits(scope, cfg, self.head, rows, seq),
             Config::DistilBert(cfg) => distilbert::logits(scope, cfg, self.head, rows, seq),
@@ -47,13 +49,14 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Graph`] for a batch shape that the network does not take (more tokens than positions).
-    pub fn graph(&self, rows: usize, seq: usize) -> Result<Graph> {
-        build(|s| s.mark("logits", self.logits(s, rows, seq)))
+    pub fn graph(&self, rows: usize, sample: impl Into<Sample>) -> Result<Graph> {
+        let sample = sample.into();
+        build(|s| s.mark("logits", self.logits(s, rows, sample)))
     }
 
     /// The parameters, in the order the network is built; the same for every batch shape.
     pub fn params(&self) -> Result<Vec<Param>> {
-        Ok(self.graph(1, 1)?.params)
+        Ok(self.graph(1, self.sample())?.params)
     }
 
     /// Whether the network reads tokens, and then up to how many.
@@ -62,6 +65,22 @@ impl Network {
             Config::Bert(cfg) => Some(cfg.max_position_embeddings),
             Config::DistilBert(cfg) => Some(cfg.max_position_embeddings),
             Config::Mlp(_) => None,
+        }
+    }
+
+    /// The `pixel_values` an image network takes; `None` for one that reads text.
+    pub fn pixels(&self) -> Option<Pixels> {
+        match &self.config {
+            Config::Bert(_) | Config::DistilBert(_) => None,
+            Config::Mlp(cfg) => Some(Pixels::Flat(cfg.sizes[0])),
+        }
+    }
+
+    /// A sample of the network's own size: its images, or one token.
+    pub fn sample(&self) -> Sample {
+        match self.pixels() {
+            Some(Pixels::Image { height, width, .. }) => Sample::Image { height, width },
+            _ => Sample::Tokens(1),
         }
     }
 

@@ -11,8 +11,8 @@ pub type RawConfig = Map<String, Value>;
 pub const MODEL_TYPES: [&str; 3] = ["bert", "distilbert", "mlp"];
 
 /// Upper limits that no real model comes near: they turn a corrupt number into an error instead of an allocation.
-const MAX_WIDTH: usize = 1 << 20;
-const MAX_LAYERS: usize = 1 << 12;
+pub(in crate::models) const MAX_WIDTH: usize = 1 << 20;
+pub(in crate::models) const MAX_LAYERS: usize = 1 << 12;
 const MAX_ROWS: usize = 1 << 28;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -166,7 +166,7 @@ impl Config {
 }
 
 /// The function of a name, for the names `transformers` gives to functions that are exactly these.
-pub(super) fn activation(name: &str) -> Option<Activation> {
+pub(in crate::models) fn activation(name: &str) -> Option<Activation> {
     Some(match name {
         "gelu" | "gelu_python" => Activation::GeluErf,
         "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
@@ -294,7 +294,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    fn task(&self) -> Result<Task> {
+    pub(in crate::models) fn task(&self) -> Result<Task> {
         let architectures = match self.get("architectures") {
             None => Vec::new(),
             Some(value) => serde_json::from_value(value.clone())
@@ -360,6 +360,6 @@ impl Fields<'_> {
     }
 }
 
-fn default_labels(count: usize) -> Vec<String> {
+pub(in crate::models) fn default_labels(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("LABEL_{i}")).collect()
 }
