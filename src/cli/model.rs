@@ -84,5 +84,6 @@ pub fn reading(
         preprocess: folder.map_or_else(|| Ok(Preprocess::default()), |f| Preprocess::load(&f.dir))?,
         form: Form::Flat,
         seed,
+        ..Reading::default()
     })
 }

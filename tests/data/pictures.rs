@@ -25,7 +25,7 @@ fn cifar10_is_read_as_pil_reads_it() {
     assert_eq!((flat.inputs[0].shape.as_slice(), real(&flat)), (&[3, 3072][..], real(&batch)));
 }
 
-fn golden(name: &str) -> PathBuf {
+pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/pictures").join(name)
 }
 
@@ -128,11 +128,9 @@ fn write_png(path: &Path, picture: &Picture) {
 #[cfg(feature = "parquet")]
 #[test]
 fn real_images_are_those_that_pil_opens() {
-    let (Some(ten), Some(hundred), Some(sample)) = (
-        shared("data/cifar10"),
-        shared("data/cifar100"),
-        shared("data/imagenet1k_sample/images.parquet"),
-    ) else {
+    let (Some(ten), Some(hundred), Some(sample)) =
+        (shared("data/cifar10"), shared("data/cifar100"), shared("data/imagenet1k_sample/images.parquet"))
+    else {
         return;
     };
     let bytes = Preprocess { rescale: 1.0, ..Preprocess::default() };
@@ -229,20 +227,30 @@ fn folders_are_classes() {
     fs::write(folder.path().join("train/.hidden"), "x").unwrap();
     put("val/cat/1.png", &shades(4, 5, 3));
     let spec = format!("images:{}", folder.path().display());
-    let data = load(&spec, "train", &planes()).unwrap();
+    let bytes = Reading { preprocess: Preprocess { rescale: 1.0, ..Preprocess::default() }, ..planes() };
+    let data = load(&spec, "train", &bytes).unwrap();
     assert_eq!((names(&*data), classes(&*data)), (vec!["ant".into(), "cat".into()], vec![0, 1, 1]));
     let batch = data.batch(&[1, 2], 2, 0).unwrap();
     assert_eq!(batch.inputs[0].shape, [2, 3, 4, 5]);
     // The grey image has three equal planes.
-    let grey: Vec<f32> = (0..20).map(|i| f32::from((i * 7) as u8) / 255.0).collect();
+    let grey: Vec<f32> = (0..20).map(|i| f32::from((i * 7) as u8)).collect();
     assert_eq!(real(&batch)[..60], [grey.clone(), grey.clone(), grey].concat());
     let model = Reading { labels: Some(vec!["dog".into(), "cat".into(), "ant".into()]), ..planes() };
     assert_eq!(classes(&*load(&spec, "test", &model).unwrap()), [1]);
     fails(&format!("{spec}?split=extra"), "train", &planes(), &["a folder for split extra"]);
     fails(&format!("{spec}?classes=dog"), "train", &planes(), &["`dog` is none of 0..=1", "ant, cat"]);
     // One split by itself.
-    let inside = load(&format!("images:{}/train", folder.path().display()), "test", &planes()).unwrap();
+    let inside = load(&format!("images:{}/train", folder.path().display()), "test", &bytes).unwrap();
     assert_eq!(inside.fingerprint(), data.fingerprint());
+
+    // Too many to be kept decoded: the same batches, and what is damaged later is an error then.
+    let stored = load(&spec, "train", &Reading { hold: 0, ..bytes.clone() }).unwrap();
+    assert_eq!(stored.batch(&[2, 0], 3, 0).unwrap(), data.batch(&[2, 0], 3, 0).unwrap());
+    assert_ne!(stored.fingerprint(), "");
+    fs::write(folder.path().join("train/cat/2.png"), b"").unwrap();
+    let gone = Batches::in_order(&*stored, 2).unwrap().collect::<fipk::Result<Vec<Batch>>>().unwrap_err().to_string();
+    assert!(gone.contains("cat/2.png") && gone.contains("got nothing"), "{gone}");
+    put("train/cat/2.png", &shades(4, 5, 3));
 
     put("train/cat/3.png", &shades(5, 5, 3));
     fails(&spec, "train", &planes(), &["cat/3.png", "4x5 as the first", "got 5x5", "do_resize"]);
@@ -279,7 +287,10 @@ fn augmentation_is_a_function_of_seed_epoch_and_example() {
     assert_ne!(data.fingerprint(), plain.fingerprint());
     let all: Vec<usize> = (0..40).collect();
     let whole = data.batch(&all, 40, 3).unwrap();
-    assert_eq!(data.batch(&[7], 1, 3).unwrap().inputs[0].values, Values::Real(real(&whole)[7 * 2352..8 * 2352].to_vec()));
+    assert_eq!(
+        data.batch(&[7], 1, 3).unwrap().inputs[0].values,
+        Values::Real(real(&whole)[7 * 2352..8 * 2352].to_vec())
+    );
     assert_ne!(data.batch(&all, 40, 4).unwrap(), whole);
     assert_ne!(load(&format!("{spec}&seed=0"), "train", &Reading { seed: 5, ..planes() }).unwrap().fingerprint(), "");
     let other = load(spec, "train", &Reading { seed: 5, ..planes() }).unwrap();

@@ -10,7 +10,7 @@ use crate::data::preprocess::Size;
 /// The kernel, by the number PIL and `preprocessor_config.json` give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    Nearest,
+    Nearest = 0,
     Lanczos,
     Bilinear,
     Bicubic,
