@@ -153,6 +153,14 @@ fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, Optio
     // A network from scratch takes its labels' names from the data.
     let head = source.folder.as_ref().map(|_| head);
     let mut how = reading(source.folder.as_ref(), &source.config, head, settings.max_length, settings.budget.seed)?;
+    match (&settings.preprocessor, &source.folder) {
+        (Some(path), None) => how.preprocess = Preprocess::read(path)?,
+        (Some(_), Some(_)) => {
+            let what = "a model has a preprocessor_config.json of its own";
+            return Err(Error::usage("--preprocessor", what, "leave it out, or change the file in the model's folder"));
+        }
+        (None, _) => {}
+    }
     let train = data::load(&spec, "train", &how)?;
     if let (None, Task::Classification { labels }) = (&how.labels, train.task()) {
         how.labels = Some(labels.clone());

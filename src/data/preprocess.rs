@@ -42,11 +42,16 @@ impl Preprocess {
     /// Reads `preprocessor_config.json` of a model folder; the default where there is none.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join("preprocessor_config.json");
-        if !path.is_file() {
-            return Ok(Self::default());
-        }
+        if path.is_file() { Self::read(&path) } else { Ok(Self::default()) }
+    }
+
+    /// Reads a file of any name.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Model`] as [`Preprocess::from_map`].
+    pub fn read(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
-        let map = serde_json::from_str(&files::read_text(&path)?).map_err(|cause| {
+        let map = serde_json::from_str(&files::read_text(path)?).map_err(|cause| {
             Error::model(place.clone(), format!("wanted a JSON object: {cause}"), "correct the file")
         })?;
         Self::from_map(&map, &place)
