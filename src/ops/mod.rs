@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 mod activation;
 mod add;
-mod attention;
+pub mod attention;
 pub mod column_sums;
 mod conv2d;
 pub mod cross_entropy;

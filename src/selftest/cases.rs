@@ -79,9 +79,9 @@ pub fn cases(seed: u64) -> Vec<Case> {
         far.data.iter_mut().for_each(|v| *v += 30.0);
         put(Box::new(LayerNorm { eps: 1e-5 }), 8.0, vec![far, m.scales(n), m.parameter(n, 1.0)]);
     }
-    // The widths that kernels are made for, and one that takes two of them, among the heads.
+    // The widths that kernels are made for, odd ones, and one that takes two of the portable, among the heads.
     let small = [(1, 1, 1, 1), (2, 3, 2, 5), (3, 31, 3, 7), (1, 33, 1, 32), (2, 257, 2, 13)];
-    let wide = [(2, 33, 1, 64), (1, 31, 2, 80), (1, 65, 1, 128), (1, 7, 1, 160)];
+    let wide = [(2, 33, 1, 64), (1, 31, 2, 80), (1, 65, 1, 128), (1, 7, 1, 160), (1, 70, 1, 48), (2, 33, 1, 96)];
     for (b, s, heads, d) in small.into_iter().chain(wide) {
         let shape = [b, s, heads * d];
         let qkv = [m.normal(&shape, 1.0), m.normal(&shape, 1.0), m.normal(&shape, 1.0)];
