@@ -4,8 +4,8 @@ mod common;
 use common::op::{check, check_adjoint, check_gradient, check_reference};
 use fipk::dual::Dual;
 use fipk::ops::{
-    Add, AddPosition, Attention, Cost, Cotangent, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, Pass,
-    Reads, SelectToken, SquaredError,
+    Add, AddPosition, Attention, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
+    Pass, Reads, SelectToken, SquaredError,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, cases};
@@ -56,6 +56,16 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(SquaredError), vec![&[2, 3], &[2, 3], &[2, 3]]),
         (Box::new(Distance::Kl), vec![&[2, 3], &[2, 4], &[2]]),
         (Box::new(Distance::Euclidean), vec![&[2, 3], &[2, 3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5], &[4, 3, 1, 1]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 2, 3, 3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 3, 3, 3], &[3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 3, 6, 3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 3, 0, 3]]),
+        (Box::new(Conv2d { stride: [0, 1], ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 3, 3, 3]]),
+        (Box::new(Conv2d { dilation: [1, 3], ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 3, 3, 3]]),
+        (Box::new(Conv2d { groups: 2, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
+        (Box::new(Conv2d { groups: 3, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
     ];
     for (op, shapes) in cases {
         assert!(op.output(&shapes).is_err_and(|what| !what.is_empty()), "{op:?} on {shapes:?}");

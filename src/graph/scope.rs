@@ -2,8 +2,8 @@
 //! and [`build`] returns it, so that a model reads as the network and not as its error handling.
 use super::{Graph, Kind, Param, Source, Tensor, Value};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
-    SquaredError,
+    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
+    SelectToken, SquaredError,
 };
 use crate::tensor::{Element, Shape};
 use crate::{Error, Result};
@@ -159,6 +159,14 @@ impl Scope<'_> {
     /// x Wᵀ + b of parameters that are there already.
     pub fn linear_by(&self, x: Value, w: Value, b: Value) -> Value {
         self.apply(Linear, &[x, w, b])
+    }
+
+    /// `name.weight` [outputs, C/groups, kh, kw] and, where there is a bias, `name.bias` \[outputs\] on x [N, C, H, W].
+    pub fn conv2d(&self, name: &str, x: Value, outputs: usize, kernel: [usize; 2], op: Conv2d, bias: bool) -> Value {
+        let s = self.at(name);
+        let w = s.param("weight", &[outputs, self.dim(x, 1) / op.groups.max(1), kernel[0], kernel[1]], Kind::Weight);
+        let b = bias.then(|| s.param("bias", &[outputs], Kind::Bias));
+        s.apply(op, &[x, w].into_iter().chain(b).collect::<Vec<_>>())
     }
 
     pub fn add(&self, a: Value, b: Value) -> Value {

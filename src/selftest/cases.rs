@@ -1,8 +1,8 @@
 //! The op table: every op on awkward sizes.
 use super::case::{Case, Input, Role};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
-    SquaredError,
+    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op,
+    SelectToken, SquaredError,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -111,5 +111,35 @@ pub fn cases(seed: u64) -> Vec<Case> {
             put(Box::new(d), 4.0, vec![m.normal(&scores, 3.0), m.normal(&scores, 3.0), weights.clone()]);
         }
     }
+    for (x, w, op, bias) in convolutions() {
+        let mut inputs = vec![m.normal(&x, 1.0), m.parameter(&w, 0.5)];
+        inputs.extend(bias.then(|| m.parameter(&w[..1], 1.0)));
+        put(Box::new(op), 8.0, inputs);
+    }
     cases
+}
+
+/// x, W, how, and whether with a bias: strides, padding, dilation, groups, depthwise; kernels of one tap, of one row
+/// and larger than the image; and sizes that leave columns over.
+fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv2d, bool)> {
+    let (plain, square) = (Conv2d::default(), Conv2d::square);
+    vec![
+        ([1, 1, 1, 1], [1, 1, 1, 1], plain, false),
+        ([2, 3, 5, 7], [5, 3, 1, 1], plain, true),
+        ([2, 3, 6, 5], [2, 3, 1, 1], square(2, 0), false),
+        ([2, 3, 8, 8], [5, 3, 3, 3], square(1, 1), true),
+        ([3, 2, 9, 7], [3, 2, 3, 3], square(2, 1), false),
+        ([1, 2, 15, 13], [3, 2, 7, 7], square(2, 3), false),
+        ([2, 1, 12, 11], [3, 1, 5, 5], plain, true),
+        ([1, 3, 8, 12], [7, 3, 4, 4], square(4, 0), true),
+        ([1, 2, 7, 9], [2, 2, 1, 3], Conv2d { stride: [2, 1], padding: [0, 2], ..plain }, true),
+        ([2, 2, 11, 10], [3, 2, 3, 2], Conv2d { dilation: [2, 3], padding: [1, 2], ..plain }, false),
+        ([1, 1, 9, 11], [2, 1, 3, 3], Conv2d { stride: [3, 2], dilation: [2, 2], padding: [3, 1], groups: 1 }, false),
+        ([2, 6, 5, 6], [4, 3, 3, 3], Conv2d { groups: 2, ..square(1, 1) }, true),
+        ([1, 5, 7, 6], [5, 1, 3, 3], Conv2d { groups: 5, ..square(1, 1) }, false),
+        ([1, 3, 9, 9], [6, 1, 3, 3], Conv2d { groups: 3, ..square(2, 1) }, true),
+        ([1, 2, 3, 2], [2, 2, 5, 5], square(1, 2), false),
+        ([9, 17, 6, 6], [19, 17, 3, 3], square(1, 1), true),
+        ([3, 4, 19, 35], [33, 4, 3, 3], square(1, 1), false),
+    ]
 }
