@@ -52,8 +52,8 @@ impl Op for BatchNorm {
         "batch_norm"
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        match x {
-            [&[_, c, ..], rest @ ..] if rest.len() == 4 && rest.iter().all(|s| **s == [c]) => Ok(x[0].to_vec()),
+        match *x {
+            [&[_, c, ..], ref rest @ ..] if rest.len() == 4 && rest.iter().all(|s| **s == [c]) => Ok(x[0].to_vec()),
             _ => Err(format!("wants x [N, C, ..] and mean, variance, weight, bias [C]; got {x:?}")),
         }
     }
@@ -151,8 +151,7 @@ impl Op for BatchNorm {
         for (c, [total, along]) in sums.into_iter().enumerate() {
             let Channel { rstd, scale, weight, .. } = self.channel(x, c);
             let (rstd, weight) = (f64::from(rstd), f64::from(weight));
-            let each =
-                [-f64::from(scale) * total, -0.5 * weight * rstd * rstd * rstd * along, rstd * along, total];
+            let each = [-f64::from(scale) * total, -0.5 * weight * rstd * rstd * rstd * along, rstd * along, total];
             for (g, v) in rest.iter_mut().zip(each) {
                 if let Some(g) = g {
                     g.put(c, v as f32);

@@ -34,7 +34,7 @@ impl Op for Moment {
         }
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        match x {
+        match *x {
             [&[_, c, ..]] => Ok(vec![c]),
             _ => Err(format!("wants x [N, C, ..]; got {x:?}")),
         }
