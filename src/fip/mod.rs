@@ -9,4 +9,5 @@ pub mod recipe;
 pub mod run;
 pub mod runner;
 pub mod schedule;
+pub mod statistics;
 pub mod teacher;
