@@ -1,7 +1,7 @@
 //! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors.
 use super::column_sums as device_sums;
-use super::gemm::cuda::{Epilogue, product};
-use super::gemm::{GemmShape, Layout, nn, nt, tn};
+use super::gemm::cuda::product;
+use super::gemm::{Epilogue, GemmShape, Layout, nn, nt, tn};
 use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
 use crate::gpu::{Dtype, Ptr, Queue};
@@ -41,8 +41,7 @@ pub(crate) fn column_sums(gy: &[f32], g: &mut Cotangent) {
 /// Bytes that a product takes on a device, whatever it is stored in.
 fn product_scratch(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize) -> usize {
     let [a, b, c] = [Dtype::F32; 3];
-    let shape = GemmShape { layout, m, n, k, pairs, a, b, c };
-    shape.config().scratch(&shape)
+    GemmShape { layout, m, n, k, pairs, a, b, c }.scratch()
 }
 
 impl Op for Linear {
@@ -136,7 +135,7 @@ impl Op for Linear {
         let (x, w, (m, k), n) = (io.x[0], io.x[1], io.x[0].rows_cols(), io.x[1].shape[0]);
         let bias = |b: Option<DeviceTensor>| -> crate::Result<Epilogue> {
             let bias = b.map_or(Ok(Ptr::NULL), |b| b.stored(Dtype::F32, "linear", "bias"))?;
-            Ok(Epilogue { bias, add: false })
+            Ok(Epilogue { bias, ..Epilogue::NONE })
         };
         match pass {
             Pass::Forward => product(queue, Layout::Nt, (m, n, k), &[(x, w)], &io.y, bias(io.x.get(2).copied())?),

@@ -114,7 +114,7 @@ impl Bench {
     }
     /// One block.
     fn launch<A: Args>(&self, kernel: &str, threads: u32, shared: usize, args: &A) -> Result<()> {
-        Queue { device: &*self.device, scratch: Ptr::NULL }.launch(kernel, 1, threads, shared, args)
+        Queue::new(&*self.device, Ptr::NULL).launch(kernel, 1, threads, shared, args)
     }
 }
 
