@@ -4,6 +4,7 @@ pub mod evaluate;
 pub mod memory;
 pub mod metrics;
 pub mod objective;
+pub mod observed;
 pub mod plan;
 pub mod recipe;
 pub mod run;

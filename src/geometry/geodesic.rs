@@ -150,7 +150,9 @@ impl<V> Geodesic<V> {
             let worst = (error_size / control.error).max(change / control.speed);
             let good = worst <= 1.0;
             [v2, a2, v3, a3, error].into_iter().for_each(|x| map.recycle(x));
-            let keep = if good { (w, v, a4) } else {
+            let keep = if good {
+                (w, v, a4)
+            } else {
                 [w, v, a4].into_iter().for_each(|x| map.recycle(x));
                 self.refused += 1;
                 self.step = h * if worst.is_finite() { (0.9 / worst.cbrt()).clamp(0.2, 0.7) } else { 0.2 };

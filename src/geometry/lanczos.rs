@@ -138,7 +138,11 @@ fn finite(x: f64) -> Result<f64> {
     if x.is_finite() {
         return Ok(x);
     }
-    Err(Error::not_finite("metric", "a product with the metric", "look at the weights and the data for NaN and infinity"))
+    Err(Error::not_finite(
+        "metric",
+        "a product with the metric",
+        "look at the weights and the data for NaN and infinity",
+    ))
 }
 
 /// The largest eigenvalues of an operator with their eigenvectors.
@@ -172,7 +176,11 @@ pub struct Search {
 ///
 /// # Errors
 /// [`Error::NotFinite`]; what the operator says.
-pub fn largest<A: Symmetric>(op: &mut A, search: &Search, mut step: impl FnMut(usize)) -> Result<Eigenpairs<A::Vector>> {
+pub fn largest<A: Symmetric>(
+    op: &mut A,
+    search: &Search,
+    mut step: impl FnMut(usize),
+) -> Result<Eigenpairs<A::Vector>> {
     let mut start = op.zeros()?;
     op.normal(search.seed, 0, &mut start)?;
     let (mut krylov, _) = Krylov::new(op, start)?;

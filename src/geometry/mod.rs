@@ -23,7 +23,7 @@ pub mod step;
 pub mod tridiagonal;
 pub use gram::Gram;
 pub use map::{Map, Metric, OutputMetric};
-pub use network::{Numbers, OnEngine, Sample, Samples};
+pub use network::{Batch, Numbers, OnEngine, Samples};
 pub use pullback::Pullback;
 pub use solve::{Accuracy, Damped};
 pub use space::{Space, Symmetric};

@@ -8,6 +8,7 @@ use crate::params::Role;
 use crate::rng::Rng;
 use crate::{Error, Result};
 use std::collections::HashMap;
+use std::hash::Hash;
 
 /// The numbers of an input.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,32 +19,42 @@ pub enum Numbers {
 
 /// Examples side by side, as a network takes them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// What a program is compiled for: rows, and tokens of each.
-    pub shape: (usize, usize),
+pub struct Batch<S> {
+    /// What a graph is built for.
+    pub shape: S,
     pub inputs: Vec<(String, Numbers)>,
     /// Which rows of the logits count: examples and not padding; attended positions of a network with logits at each.
     pub counts: Vec<bool>,
 }
 
-/// A data set in batches, always the same ones.
+impl<S> Batch<S> {
+    /// How many rows count.
+    pub fn counted(&self) -> usize {
+        self.counts.iter().filter(|&&c| c).count()
+    }
+}
+
+/// A network over a data set, in batches that are always the same.
 pub trait Samples {
+    /// Rows of a batch, and of what size they are.
+    type Shape: Copy + Eq + Hash;
+
+    /// How many batches there are.
     fn len(&self) -> usize;
+
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
     /// # Errors
     /// What reading the data says.
-    fn get(&self, batch: usize) -> Result<Sample>;
-}
+    fn get(&self, batch: usize) -> Result<Batch<Self::Shape>>;
 
-impl Samples for Vec<Sample> {
-    fn len(&self) -> usize {
-        Vec::len(self)
-    }
-    fn get(&self, batch: usize) -> Result<Sample> {
-        Ok(self[batch].clone())
-    }
+    /// The network for such a batch, its outputs marked "logits".
+    ///
+    /// # Errors
+    /// What building it says.
+    fn graph(&self, shape: Self::Shape) -> Result<Graph>;
 }
 
 struct Programs {
@@ -52,51 +63,44 @@ struct Programs {
 }
 
 /// See the module. Weights that the layout freezes stay out: a direction has zeros there.
-pub struct OnEngine<'a> {
+pub struct OnEngine<'a, S: Samples> {
     engine: &'a mut dyn Engine,
-    graphs: &'a dyn Fn(usize, usize) -> Result<Graph>,
-    samples: &'a dyn Samples,
-    programs: HashMap<(usize, usize), Programs>,
+    samples: &'a S,
+    programs: HashMap<S::Shape, Programs>,
     /// Vectors that are free again.
     spare: Vec<Vector>,
     rows: usize,
     width: usize,
 }
 
-impl<'a> OnEngine<'a> {
-    /// `graphs` gives the network for batches of (rows, tokens), its outputs marked "logits".
-    ///
+impl<'a, S: Samples> OnEngine<'a, S> {
     /// # Errors
     /// [`Error::Data`] for data without a row that counts; what graphs and data say.
-    pub fn new(
-        engine: &'a mut dyn Engine,
-        graphs: &'a dyn Fn(usize, usize) -> Result<Graph>,
-        samples: &'a dyn Samples,
-    ) -> Result<Self> {
+    pub fn new(engine: &'a mut dyn Engine, samples: &'a S) -> Result<Self> {
         let (mut rows, mut width) = (0, 0);
         for i in 0..samples.len() {
-            let sample = samples.get(i)?;
-            rows += sample.counts.iter().filter(|&&c| c).count();
+            let batch = samples.get(i)?;
+            rows += batch.counted();
             if width == 0 {
-                let graph = graphs(sample.shape.0, sample.shape.1)?;
+                let graph = samples.graph(batch.shape)?;
                 width = graph.tensor(graph.mark("logits")?).shape.last().copied().unwrap_or(1);
             }
         }
         if rows * width == 0 {
             return Err(Error::data("metric", "no outputs to look at", "give a data set with at least one example"));
         }
-        Ok(Self { engine, graphs, samples, programs: HashMap::new(), spare: Vec::new(), rows, width })
+        Ok(Self { engine, samples, programs: HashMap::new(), spare: Vec::new(), rows, width })
     }
 
     pub fn engine(&mut self) -> &mut dyn Engine {
         self.engine
     }
 
-    fn programs(&mut self, shape: (usize, usize)) -> Result<(Loaded, Loaded)> {
+    fn programs(&mut self, shape: S::Shape) -> Result<(Loaded, Loaded)> {
         if let Some(p) = self.programs.get(&shape) {
             return Ok((p.tangent, p.reverse));
         }
-        let graph = (self.graphs)(shape.0, shape.1)?;
+        let graph = self.samples.graph(shape)?;
         let frozen = self.engine.layout().with_role(Role::Frozen).map(|s| s.name.clone()).collect();
         let wrt = Wrt { frozen, ..Wrt::params() };
         let tangent = self.engine.load(Program::compile(&graph, Mode::Tangent, &wrt, "logits")?)?;
@@ -106,56 +110,55 @@ impl<'a> OnEngine<'a> {
     }
 
     /// `each` of every batch, with the number of rows that count before it.
-    fn batches(&mut self, mut each: impl FnMut(&mut Self, &Sample, usize) -> Result<usize>) -> Result<()> {
+    fn batches(&mut self, mut each: impl FnMut(&mut Self, &Batch<S::Shape>, usize) -> Result<usize>) -> Result<()> {
         let mut first = 0;
         for i in 0..self.samples.len() {
-            let sample = self.samples.get(i)?;
-            first += each(self, &sample, first)?;
+            let batch = self.samples.get(i)?;
+            first += each(self, &batch, first)?;
         }
         Ok(())
     }
 
     /// "logits" or "tangent", J v, of one batch; rows that count alone.
-    fn forward(&mut self, sample: &Sample, w: Vector, v: Vector, name: &str) -> Result<Vec<f64>> {
-        let (tangent, _) = self.programs(sample.shape)?;
-        let inputs = bind(sample);
+    fn forward(&mut self, batch: &Batch<S::Shape>, w: Vector, v: Vector, name: &str) -> Result<Vec<f64>> {
+        let (tangent, _) = self.programs(batch.shape)?;
+        let inputs = bind(batch);
         self.engine.run(tangent, &Bindings { tangents: Some(v), ..Bindings::new(w, &inputs) })?;
         let all = self.engine.fetch(tangent, name)?;
-        Ok(counted(sample, &all, self.width))
+        Ok(counted(batch, &all, self.width))
     }
 
-    fn reverse(&mut self, sample: &Sample, w: Vector, u: &[f64], g: Vector, add: bool) -> Result<()> {
-        let (_, reverse) = self.programs(sample.shape)?;
-        let (mut seed, mut rows) = (vec![0.0f32; sample.counts.len() * self.width], u.chunks(self.width));
-        for (to, &counts) in seed.chunks_mut(self.width).zip(&sample.counts) {
+    fn reverse(&mut self, batch: &Batch<S::Shape>, w: Vector, u: &[f64], g: Vector, add: bool) -> Result<()> {
+        let (_, reverse) = self.programs(batch.shape)?;
+        let (mut seed, mut rows) = (vec![0.0f32; batch.counts.len() * self.width], u.chunks(self.width));
+        for (to, &counts) in seed.chunks_mut(self.width).zip(&batch.counts) {
             if counts {
                 let row = rows.next().unwrap_or_default();
                 to.iter_mut().zip(row).for_each(|(to, &u)| *to = u as f32);
             }
         }
-        let inputs = bind(sample);
-        let with =
-            Bindings { cotangents: Some(g), accumulate: add, seed: Some(&seed), ..Bindings::new(w, &inputs) };
+        let inputs = bind(batch);
+        let with = Bindings { cotangents: Some(g), accumulate: add, seed: Some(&seed), ..Bindings::new(w, &inputs) };
         self.engine.run(reverse, &with)
     }
 }
 
-fn bind(sample: &Sample) -> Vec<(&str, Data<'_>)> {
+fn bind<S>(batch: &Batch<S>) -> Vec<(&str, Data<'_>)> {
     fn bound((name, numbers): &(String, Numbers)) -> (&str, Data<'_>) {
         match numbers {
             Numbers::Real(x) => (name.as_str(), Data::Real(x)),
             Numbers::Index(x) => (name.as_str(), Data::Index(x)),
         }
     }
-    sample.inputs.iter().map(bound).collect()
+    batch.inputs.iter().map(bound).collect()
 }
 
-fn counted(sample: &Sample, all: &[f32], width: usize) -> Vec<f64> {
-    let rows = all.chunks(width).zip(&sample.counts).filter(|(_, counts)| **counts);
+fn counted<S>(batch: &Batch<S>, all: &[f32], width: usize) -> Vec<f64> {
+    let rows = all.chunks(width).zip(&batch.counts).filter(|(_, counts)| **counts);
     rows.flat_map(|(row, _)| row.iter().map(|&x| f64::from(x))).collect()
 }
 
-impl Space for OnEngine<'_> {
+impl<S: Samples> Space for OnEngine<'_, S> {
     type Vector = Vector;
 
     fn dim(&self) -> usize {
@@ -202,7 +205,7 @@ impl Space for OnEngine<'_> {
     }
 }
 
-impl Map for OnEngine<'_> {
+impl<S: Samples> Map for OnEngine<'_, S> {
     fn samples(&self) -> usize {
         self.rows
     }
@@ -219,8 +222,8 @@ impl Map for OnEngine<'_> {
     fn value(&mut self, w: &Vector) -> Result<Vec<f64>> {
         let none = self.zeros()?;
         let mut all = Vec::with_capacity(self.rows * self.width);
-        self.batches(|map, sample, _| {
-            all.extend(map.forward(sample, *w, none, "logits")?);
+        self.batches(|map, batch, _| {
+            all.extend(map.forward(batch, *w, none, "logits")?);
             Ok(0)
         })?;
         self.recycle(none);
@@ -229,8 +232,8 @@ impl Map for OnEngine<'_> {
 
     fn jv(&mut self, w: &Vector, v: &Vector) -> Result<Vec<f64>> {
         let mut all = Vec::with_capacity(self.rows * self.width);
-        self.batches(|map, sample, _| {
-            all.extend(map.forward(sample, *w, *v, "tangent")?);
+        self.batches(|map, batch, _| {
+            all.extend(map.forward(batch, *w, *v, "tangent")?);
             Ok(0)
         })?;
         Ok(all)
@@ -238,12 +241,12 @@ impl Map for OnEngine<'_> {
 
     fn jtu(&mut self, w: &Vector, u: &[f64], g: &mut Vector) -> Result<()> {
         let mut add = false;
-        self.batches(|map, sample, first| {
-            let rows = sample.counts.iter().filter(|&&c| c).count();
+        self.batches(|map, batch, first| {
+            let rows = batch.counted();
             let part = &u[first * map.width..(first + rows) * map.width];
             // A row of J is of one batch alone.
             if part.iter().any(|&u| u != 0.0) {
-                map.reverse(sample, *w, part, *g, add)?;
+                map.reverse(batch, *w, part, *g, add)?;
                 add = true;
             }
             Ok(rows)
@@ -258,10 +261,10 @@ impl Map for OnEngine<'_> {
         between: &mut dyn FnMut(usize, &mut [f64]),
         g: &mut Vector,
     ) -> Result<()> {
-        self.batches(|map, sample, first| {
-            let mut u = map.forward(sample, *w, *v, "tangent")?;
+        self.batches(|map, batch, first| {
+            let mut u = map.forward(batch, *w, *v, "tangent")?;
             between(first, &mut u);
-            map.reverse(sample, *w, &u, *g, first > 0)?;
+            map.reverse(batch, *w, &u, *g, first > 0)?;
             Ok(u.len() / map.width)
         })
     }

@@ -4,26 +4,32 @@ use faer::Mat;
 use fipk::Result;
 use fipk::dual::Dual;
 use fipk::engine::{Engine, Host, Vector};
-use fipk::geometry::{Map, Numbers, OnEngine, Sample, Space};
+use fipk::geometry::{Batch, Map, Numbers, OnEngine, Samples, Space};
 use fipk::graph::{Graph, Scope, Source, build};
 use fipk::params::{Layout, Role};
 use fipk::rng::Rng;
 use fipk::tensor::{Element, View, numel};
+use std::sync::Arc;
+
+type Model = Arc<dyn Fn(&Scope, usize) + Send + Sync>;
 
 /// A network with one real input "x" and the mark "logits".
 pub struct Exact {
     pub graph: Graph,
     pub x: Vec<f32>,
     n: usize,
+    model: Model,
     /// J at the weights it was last made for [N m, n].
     jacobian: Option<(Vec<f64>, Mat<f64>)>,
 }
 
 impl Exact {
-    pub fn new(x: Vec<f32>, model: impl FnOnce(&Scope)) -> Self {
-        let graph = build(model).unwrap();
+    /// `model` builds it for so many rows.
+    pub fn new(x: Vec<f32>, rows: usize, model: impl Fn(&Scope, usize) + Send + Sync + 'static) -> Self {
+        let model: Model = Arc::new(model);
+        let graph = build(|s| model(s, rows)).unwrap();
         let n = graph.params.iter().map(|p| numel(&p.shape)).sum();
-        Self { graph, x, n, jacobian: None }
+        Self { graph, x, n, model, jacobian: None }
     }
 
     /// Weights of a plausible size, rounded to f32 so that an engine can have the same.
@@ -47,9 +53,7 @@ impl Exact {
         for t in &self.graph.tensors {
             values.push(match &t.source {
                 Source::Input(_) => self.x.iter().map(|&x| Dual::constant(f64::from(x))).collect(),
-                Source::Param(p) => {
-                    (0..t.numel()).map(|i| Dual::new(w[starts[*p] + i], v(starts[*p] + i))).collect()
-                }
+                Source::Param(p) => (0..t.numel()).map(|i| Dual::new(w[starts[*p] + i], v(starts[*p] + i))).collect(),
                 Source::Node { op, args } => {
                     let views: Vec<View<Dual>> = args
                         .iter()
@@ -80,30 +84,24 @@ impl Exact {
     pub fn dense(&mut self, w: &[f64]) -> Mat<f64> {
         let samples = self.samples() as f64;
         let j = self.jacobian(w);
-        Mat::from_fn(j.ncols(), j.ncols(), |a, b| {
-            (0..j.nrows()).map(|i| j[(i, a)] * j[(i, b)]).sum::<f64>() / samples
-        })
+        Mat::from_fn(j.ncols(), j.ncols(), |a, b| (0..j.nrows()).map(|i| j[(i, a)] * j[(i, b)]).sum::<f64>() / samples)
     }
 
     /// The same network on the host engine, its weights at `w`.
-    pub fn on_host(&self, w: &[f64], batches: usize) -> OnHost {
+    pub fn on_host(&self, w: &[f64], parts: usize) -> OnHost {
         let mut host = Host::new(Layout::trained(&self.graph.params)).poisoned();
         let at = host.zeros().unwrap();
         write(&mut host, at, w);
         let rows = self.samples();
         let width = self.x.len() / rows;
-        let samples = (0..batches)
+        let batches = (0..parts)
             .map(|b| {
-                let part = rows / batches;
+                let part = rows / parts;
                 let x = &self.x[b * part * width..(b + 1) * part * width];
-                Sample {
-                    shape: (part, 1),
-                    inputs: vec![("x".into(), Numbers::Real(x.to_vec()))],
-                    counts: vec![true; part],
-                }
+                Batch { shape: part, inputs: vec![("x".into(), Numbers::Real(x.to_vec()))], counts: vec![true; part] }
             })
             .collect();
-        OnHost { host, w: at, samples }
+        OnHost { host, w: at, samples: Parts { batches, model: self.model.clone() } }
     }
 }
 
@@ -132,20 +130,34 @@ pub fn read(engine: &dyn Engine, from: Vector) -> Vec<f64> {
     all
 }
 
+/// Batches of a network that is built for so many rows.
+pub struct Parts {
+    pub batches: Vec<Batch<usize>>,
+    pub model: Model,
+}
+
+impl Samples for Parts {
+    type Shape = usize;
+    fn len(&self) -> usize {
+        self.batches.len()
+    }
+    fn get(&self, batch: usize) -> Result<Batch<usize>> {
+        Ok(self.batches[batch].clone())
+    }
+    fn graph(&self, rows: usize) -> Result<Graph> {
+        build(|s| (self.model)(s, rows))
+    }
+}
+
 pub struct OnHost {
     pub host: Host,
     pub w: Vector,
-    pub samples: Vec<Sample>,
+    pub samples: Parts,
 }
 
 impl OnHost {
-    /// `graphs` builds the network for so many rows.
-    pub fn with<T>(
-        &mut self,
-        graphs: &dyn Fn(usize, usize) -> Result<Graph>,
-        run: impl FnOnce(&mut OnEngine, &Vector) -> T,
-    ) -> T {
-        let mut map = OnEngine::new(&mut self.host, graphs, &self.samples).unwrap();
+    pub fn with<T>(&mut self, run: impl FnOnce(&mut OnEngine<Parts>, &Vector) -> T) -> T {
+        let mut map = OnEngine::new(&mut self.host, &self.samples).unwrap();
         run(&mut map, &self.w)
     }
 }
@@ -228,8 +240,8 @@ pub fn inputs(rows: usize, width: usize, seed: u64) -> Vec<f32> {
 }
 
 /// x -> tanh -> logits, of these sizes.
-pub fn tanh(rows: usize, sizes: [usize; 3]) -> impl Fn(&Scope) {
-    move |s: &Scope| {
+pub fn tanh(sizes: [usize; 3]) -> impl Fn(&Scope, usize) {
+    move |s: &Scope, rows: usize| {
         let x = s.input("x", &[rows, sizes[0]], Element::Real);
         let h = s.activation(fipk::ops::Activation::Tanh, s.linear("up", x, sizes[1]));
         s.mark("logits", s.linear("down", h, sizes[2]));

@@ -44,7 +44,7 @@ fn christoffel(map: &mut Exact, w: &[f64], v: &[f64], mu: f64) -> Vec<f64> {
 #[test]
 fn the_acceleration_is_that_of_christoffel_symbols() {
     for (rows, sizes) in [(3, [3, 6, 4]), (20, [2, 5, 3])] {
-        let mut map = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+        let mut map = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
         assert!(map.dim() <= 60);
         let (w, mu) = (map.weights(2), 1e-2);
         let v = normal(w.len(), 3);
@@ -58,7 +58,7 @@ fn the_acceleration_is_that_of_christoffel_symbols() {
 #[test]
 fn outputs_keep_their_speed_along_a_geodesic_and_not_along_a_line() {
     let (rows, sizes) = (6, [4, 12, 3]);
-    let mut map = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+    let mut map = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
     let w = map.weights(2);
     let mut v = normal(w.len(), 3);
     let scale = 3.0 / dot(&v, &v).sqrt();
@@ -77,7 +77,7 @@ fn outputs_keep_their_speed_along_a_geodesic_and_not_along_a_line() {
 
 #[test]
 fn a_direction_that_moves_nothing_has_no_geodesic() {
-    let mut map = Exact::new(inputs(3, 3, 1), tanh(3, [3, 6, 4]));
+    let mut map = Exact::new(inputs(3, 3, 1), 3, tanh([3, 6, 4]));
     let w = map.weights(2);
     let zero = map.zeros().unwrap();
     let refused = Geodesic::new(&mut map, EUCLIDEAN, (w, zero), 1e-3, accuracy(), 0.1);

@@ -1,13 +1,13 @@
 //! Products with the metric.
 use crate::exact::{Exact, apart, dot, inputs, normal, read, tanh, trained, write};
 use fipk::geometry::{Gram, Map, OutputMetric, Pullback, Space, Symmetric};
-use fipk::graph::{Kind, Scope, build};
+use fipk::graph::{Kind, Scope};
 use fipk::ops::{Activation, Linear};
 use fipk::tensor::Element;
 
 /// Logits W x, no bias.
-fn linear(rows: usize, from: usize, to: usize) -> impl Fn(&Scope) {
-    move |s: &Scope| {
+fn linear(from: usize, to: usize) -> impl Fn(&Scope, usize) {
+    move |s: &Scope, rows: usize| {
         let x = s.input("x", &[rows, from], Element::Real);
         let w = s.param("w", &[to, from], Kind::Weight);
         s.mark("logits", s.apply(Linear, &[x, w]));
@@ -17,18 +17,20 @@ fn linear(rows: usize, from: usize, to: usize) -> impl Fn(&Scope) {
 #[test]
 fn the_metric_of_a_linear_map_is_the_second_moment_of_its_inputs() {
     let (rows, from, to) = (12, 5, 3);
-    let exact = Exact::new(inputs(rows, from, 1), linear(rows, from, to));
+    let exact = Exact::new(inputs(rows, from, 1), rows, linear(from, to));
     let v = normal(to * from, 2);
     // Row by row of W: V XᵀX / N.
     let moment = |a: usize, b: usize| {
-        (0..rows).map(|r| f64::from(exact.x[r * from + a]) * f64::from(exact.x[r * from + b])).sum::<f64>() / rows as f64
+        (0..rows).map(|r| f64::from(exact.x[r * from + a]) * f64::from(exact.x[r * from + b])).sum::<f64>()
+            / rows as f64
     };
-    let want: Vec<f64> =
-        (0..to).flat_map(|i| (0..from).map(move |j| (i, j))).map(|(i, j)| (0..from).map(|k| v[i * from + k] * moment(k, j)).sum()).collect();
+    let want: Vec<f64> = (0..to)
+        .flat_map(|i| (0..from).map(move |j| (i, j)))
+        .map(|(i, j)| (0..from).map(|k| v[i * from + k] * moment(k, j)).sum())
+        .collect();
     for batches in [1, 3] {
         let mut on = exact.on_host(&exact.weights(3), batches);
-        let graphs = |rows: usize, _: usize| build(linear(rows, from, to));
-        let got = on.with(&graphs, |map, w| {
+        let got = on.with(|map, w| {
             let (mut x, mut y) = (map.zeros().unwrap(), map.zeros().unwrap());
             write(map.engine(), x, &v);
             let mut g = Pullback::new(map, w, OutputMetric::Euclidean).unwrap();
@@ -46,7 +48,7 @@ fn the_metric_of_a_linear_map_is_the_second_moment_of_its_inputs() {
 #[test]
 fn both_metrics_and_both_spaces_agree_with_dense_matrices() {
     let (rows, sizes) = (6, [4, 7, 3]);
-    let mut exact = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+    let mut exact = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
     let w = exact.weights(2);
     let j = exact.jacobian(&w).clone();
     let logits = exact.value(&w).unwrap();
@@ -68,9 +70,8 @@ fn both_metrics_and_both_spaces_agree_with_dense_matrices() {
         };
         let jv: Vec<f64> = (0..j.nrows()).map(|i| (0..j.ncols()).map(|c| j[(i, c)] * v[c]).sum()).collect();
         let hjv: Vec<f64> = (0..jv.len()).map(|a| (0..jv.len()).map(|b| h(a, b) * jv[b]).sum()).collect();
-        let want: Vec<f64> = (0..j.ncols())
-            .map(|c| (0..j.nrows()).map(|i| j[(i, c)] * hjv[i]).sum::<f64>() / rows as f64)
-            .collect();
+        let want: Vec<f64> =
+            (0..j.ncols()).map(|c| (0..j.nrows()).map(|i| j[(i, c)] * hjv[i]).sum::<f64>() / rows as f64).collect();
         let mut got = exact.zeros().unwrap();
         Pullback::new(&mut exact, &w, kind).unwrap().apply(&v, &mut got).unwrap();
         let error = apart(&got, &want);
@@ -90,8 +91,7 @@ fn both_metrics_and_both_spaces_agree_with_dense_matrices() {
         assert!(error <= 1e-12, "{kind:?} through outputs: {error:e}");
 
         let mut on = exact.on_host(&w, 2);
-        let graphs = |rows: usize, _: usize| build(tanh(rows, sizes));
-        let got = on.with(&graphs, |map, w| {
+        let got = on.with(|map, w| {
             assert_eq!((map.samples(), map.width(), map.dim()), (rows, sizes[2], trained(map.engine().layout())));
             let (x, mut y) = (map.zeros().unwrap(), map.zeros().unwrap());
             write(map.engine(), x, &v);
@@ -106,14 +106,13 @@ fn both_metrics_and_both_spaces_agree_with_dense_matrices() {
 #[test]
 fn rows_that_do_not_count_are_left_out() {
     let (rows, sizes) = (4, [3, 5, 2]);
-    let mut exact = Exact::new(inputs(rows, 3, 1), tanh(rows, sizes));
+    let mut exact = Exact::new(inputs(rows, 3, 1), rows, tanh(sizes));
     let w = exact.weights(2);
     let v = normal(exact.dim(), 3);
     let jv = exact.jv(&w, &v).unwrap();
     let mut on = exact.on_host(&w, 1);
-    on.samples[0].counts = vec![true, false, true, false];
-    let graphs = |rows: usize, _: usize| build(tanh(rows, sizes));
-    on.with(&graphs, |map, w| {
+    on.samples.batches[0].counts = vec![true, false, true, false];
+    on.with(|map, w| {
         let x = map.zeros().unwrap();
         write(map.engine(), x, &v);
         let got = map.jv(w, &x).unwrap();
@@ -124,8 +123,8 @@ fn rows_that_do_not_count_are_left_out() {
 }
 
 /// Two layers with a ReLU between, no biases.
-fn relu(rows: usize) -> impl Fn(&Scope) {
-    move |s: &Scope| {
+fn relu() -> impl Fn(&Scope, usize) {
+    move |s: &Scope, rows: usize| {
         let x = s.input("x", &[rows, 4], Element::Real);
         let (up, down) = (s.param("up", &[6, 4], Kind::Weight), s.param("down", &[3, 6], Kind::Weight));
         let h = s.activation(Activation::Relu, s.apply(Linear, &[x, up]));
@@ -135,7 +134,7 @@ fn relu(rows: usize) -> impl Fn(&Scope) {
 
 #[test]
 fn rescaling_a_relu_layer_is_a_null_direction_and_an_invariant_path() {
-    let mut exact = Exact::new(inputs(9, 4, 1), relu(9));
+    let mut exact = Exact::new(inputs(9, 4, 1), 9, relu());
     let w = exact.weights(2);
     // d/dt of (eᵗ up, e⁻ᵗ down).
     let v: Vec<f64> = w.iter().enumerate().map(|(i, w)| if i < 24 { *w } else { -w }).collect();

@@ -4,7 +4,6 @@ use faer::Side;
 use fipk::geometry::lanczos::{Search, largest};
 use fipk::geometry::spectrum::{all, density, effective_rank, fewer_outputs, participation, top};
 use fipk::geometry::{OutputMetric, Pullback, Space, Symmetric};
-use fipk::graph::build;
 
 /// Largest first.
 fn dense(exact: &mut Exact, w: &[f64]) -> Vec<f64> {
@@ -21,14 +20,13 @@ fn search(pairs: usize, precision: f64) -> Search {
 fn the_largest_eigenvalues_are_those_of_a_dense_solver() {
     // Fewer outputs than weights, and more of them.
     for (rows, sizes) in [(10, [12, 20, 6]), (60, [3, 8, 4])] {
-        let mut exact = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+        let mut exact = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
         let w = exact.weights(2);
         let want = dense(&mut exact, &w);
         assert_eq!(fewer_outputs(&exact), sizes[0] == 12);
         let pairs = 12;
         let mut on = exact.on_host(&w, 2);
-        let graphs = |rows: usize, _: usize| build(tanh(rows, sizes));
-        on.with(&graphs, |map, at| {
+        on.with(|map, at| {
             let found = top(map, at, OutputMetric::Euclidean, &search(pairs, 1e-7), true, |_| ()).unwrap();
             assert!(found.converged && found.values.len() == pairs, "{found:?}");
             for i in 0..pairs {
@@ -56,12 +54,11 @@ fn the_largest_eigenvalues_are_those_of_a_dense_solver() {
 #[test]
 fn all_eigenvalues_come_from_the_gram_matrix() {
     let (rows, sizes) = (10, [6, 9, 4]);
-    let mut exact = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+    let mut exact = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
     let w = exact.weights(2);
     let want = dense(&mut exact, &w);
     let mut on = exact.on_host(&w, 10);
-    let graphs = |rows: usize, _: usize| build(tanh(rows, sizes));
-    on.with(&graphs, |map, at| {
+    on.with(|map, at| {
         for block in [1, 7, 1000] {
             let got = all(map, at, OutputMetric::Euclidean, block).unwrap();
             assert_eq!(got.len(), 40);
@@ -124,7 +121,7 @@ fn eigenvalues_of_several_vectors_are_found_as_often_as_they_are() {
 #[test]
 fn the_density_counts_dimensions_and_keeps_moments() {
     let (rows, sizes) = (12, [8, 12, 5]);
-    let mut exact = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+    let mut exact = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
     let w = exact.weights(2);
     let (want, dim) = (dense(&mut exact, &w), exact.dim());
     let found = density(&mut exact, &w, OutputMetric::Euclidean, 40, 60, 3, |_| ()).unwrap();
@@ -150,7 +147,7 @@ fn ranks_of_spectra_that_one_can_do_in_the_head() {
 
 #[test]
 fn vectors_are_read_as_they_are_written() {
-    let exact = Exact::new(inputs(2, 3, 1), tanh(2, [3, 5, 2]));
+    let exact = Exact::new(inputs(2, 3, 1), 2, tanh([3, 5, 2]));
     let w = exact.weights(1);
     let on = exact.on_host(&w, 1);
     assert_eq!(read(&on.host, on.w), w);

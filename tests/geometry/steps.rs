@@ -38,7 +38,7 @@ fn the_exact_step_is_the_dense_one_and_beats_random_points() {
     // Fewer outputs than weights: the dual form; more: in weight space, with short steps and one so long that μ < 0.
     let cases = [(4, [5, 9, 3], 0.01), (4, [5, 9, 3], 4.0), (40, [3, 5, 2], 0.05), (40, [3, 5, 2], 1e4)];
     for (rows, sizes, epsilon) in cases {
-        let mut map = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+        let mut map = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
         let w = map.weights(2);
         let g = map.dense(&w);
         let gradient = normal(map.dim(), 3);
@@ -73,7 +73,7 @@ fn the_exact_step_is_the_dense_one_and_beats_random_points() {
 #[test]
 fn the_hard_case_is_flagged_and_has_the_right_length() {
     for (rows, sizes) in [(4, [5, 9, 3]), (40, [3, 5, 2])] {
-        let mut map = Exact::new(inputs(rows, sizes[0], 1), tanh(rows, sizes));
+        let mut map = Exact::new(inputs(rows, sizes[0], 1), rows, tanh(sizes));
         let w = map.weights(2);
         let g = map.dense(&w);
         let (values, u) = eigen(&g);
@@ -94,7 +94,7 @@ fn the_hard_case_is_flagged_and_has_the_right_length() {
 
 #[test]
 fn a_null_step_is_a_filtered_direction() {
-    let mut map = Exact::new(inputs(4, 5, 1), tanh(4, [5, 9, 3]));
+    let mut map = Exact::new(inputs(4, 5, 1), 4, tanh([5, 9, 3]));
     let w = map.weights(2);
     let g = map.dense(&w);
     let direction = normal(map.dim(), 5);
@@ -116,7 +116,7 @@ fn a_null_step_is_a_filtered_direction() {
 
 #[test]
 fn steps_that_make_no_sense_are_refused() {
-    let mut map = Exact::new(inputs(4, 5, 1), tanh(4, [5, 9, 3]));
+    let mut map = Exact::new(inputs(4, 5, 1), 4, tanh([5, 9, 3]));
     let w = map.weights(2);
     let zero = map.zeros().unwrap();
     for epsilon in [0.0, -1.0, f64::NAN] {
