@@ -13,6 +13,8 @@ mod flags;
 mod forward;
 mod globals;
 mod jvp;
+
+mod metric;
 mod model;
 mod output;
 mod plan;
@@ -74,6 +76,7 @@ enum Verb {
     Resume(resume::Args),
     Eval(eval::Args),
     Drift(drift::Args),
+    Metric(metric::Args),
     Plan(plan::Args),
     Project(project::Args),
     Forward(forward::Args),
@@ -103,6 +106,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Resume(args) => resume::run(&args, &context),
         Verb::Eval(args) => eval::run(args, &context),
         Verb::Drift(args) => drift::run(&args, &context),
+        Verb::Metric(args) => metric::run(&args, &context),
         Verb::Plan(args) => plan::run(&args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Forward(args) => forward::run(&args, &context),

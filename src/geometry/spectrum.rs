@@ -11,6 +11,7 @@ use super::tridiagonal::symmetric;
 use crate::{Error, Result};
 
 pub mod marchenko_pastur;
+pub mod shares;
 
 /// Whether the space of outputs is the smaller one.
 pub fn fewer_outputs<M: Map>(map: &M) -> bool {
