@@ -2,7 +2,7 @@
 use super::device::{Place, open_engine};
 use super::settings::SaveDtype;
 use crate::Result;
-use crate::data::{Preprocess, Reading};
+use crate::data::{Form, Preprocess, Reading};
 use crate::engine::{Engine, Vector};
 use crate::models::config::{Config, RawConfig};
 use crate::models::folder::ModelFolder;
@@ -82,6 +82,7 @@ pub fn reading(
         vocabulary,
         labels: matches!(head, Some(Head::Classification { .. })).then(|| config.task().labels.clone()),
         preprocess: folder.map_or_else(|| Ok(Preprocess::default()), |f| Preprocess::load(&f.dir))?,
+        form: Form::Flat,
         seed,
     })
 }

@@ -82,9 +82,9 @@ impl<'a> Batches<'a> {
 }
 
 impl Iterator for Batches<'_> {
-    type Item = Batch;
+    type Item = Result<Batch>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Result<Batch>> {
         let examples = self.order.chunks(self.size).nth(self.next)?;
         self.next += 1;
         Some(self.data.batch(examples, self.size, self.epoch))

@@ -36,6 +36,7 @@ pub fn evaluate(runner: &mut Runner, w: Vector, data: &dyn Dataset, batch: usize
     let (mut tally, mut logits) = (Tally::default(), Vec::new());
     let head = runner.network.head;
     for batch in Batches::in_order(data, batch)? {
+        let batch = batch?;
         let z = runner.logits(w, &batch)?;
         if z.iter().any(|v| !v.is_finite()) {
             return Err(Error::not_finite("evaluation", "a logit", "the weights have run away; lower --learning-rate"));
@@ -142,6 +143,7 @@ pub fn drift(
     let mut found: [Vec<f64>; 4] = Default::default();
     let (mut same, mut positions) = (0usize, 0usize);
     for batch in Batches::in_order(data, batch)? {
+        let batch = batch?;
         let (z, t) = (b(&batch)?, a(&batch)?);
         if z.len() != t.len() {
             let what = format!("the two networks have {} and {} outputs a batch", t.len(), z.len());

@@ -337,14 +337,14 @@ impl<'a> Run<'a> {
 
     fn next_batch(&mut self) -> Result<Batch> {
         if let Some(batch) = self.batches.next() {
-            return Ok(batch);
+            return batch;
         }
         let budget = &self.job.recipe.budget;
         let next = Cursor { epoch: self.batches.cursor().epoch, batch: 0 };
         self.batches = Batches::shuffled(self.job.train, budget.batch, budget.seed, next)?;
         self.batches
             .next()
-            .ok_or_else(|| Error::data("training data", "no examples", "give a data set with at least one"))
+            .unwrap_or_else(|| Err(Error::data("training data", "no examples", "give a data set with at least one")))
     }
 
     /// The logits that the outputs are held to, if the objective has a distance.

@@ -7,7 +7,10 @@ use crate::dual::Dual;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod correlation;
 mod geometry;
+mod planes;
+mod tile;
 use geometry::Geometry;
 
 /// Inputs: x, W, and b where there is a bias. Pairs are of height and width.
@@ -85,44 +88,19 @@ impl Op for Conv2d {
     }
     fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
-        let bias = x.get(2).map(|b| b.data);
-        let pixels = g.pixels();
-        y.par_chunks_mut(g.outputs * pixels).zip(x[0].data.par_chunks(g.plane(g.inputs))).for_each(|(y, x0)| {
-            g.bias(bias, y);
-            g.correlate(x0, x[1].data, bias.is_some(), y);
-        });
+        g.forward().run(&[(x[0].data, x[1].data)], x.get(2).map(|b| b.data), false, y);
     }
     fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
-        let bias = dx.get(2).copied().flatten();
-        let each = g.plane(g.inputs);
-        dy.par_chunks_mut(g.outputs * g.pixels()).enumerate().for_each(|(n, dy)| {
-            g.bias(bias, dy);
-            let mut add = bias.is_some();
-            if let Some(dx) = dx[0] {
-                g.correlate(&dx[n * each..(n + 1) * each], x[1].data, add, dy);
-                add = true;
-            }
-            if let Some(dw) = dx[1] {
-                g.correlate(&x[0].data[n * each..(n + 1) * each], dw, add, dy);
-                add = true;
-            }
-            if !add {
-                dy.fill(0.0);
-            }
-        });
+        let terms = [dx[0].map(|dx| (dx, x[1].data)), dx[1].map(|dw| (x[0].data, dw))];
+        let terms: Vec<_> = terms.into_iter().flatten().collect();
+        g.forward().run(&terms, dx.get(2).copied().flatten(), false, dy);
     }
     fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
         let (each, pixels) = (g.plane(g.inputs), g.pixels());
         if let Some(to) = &mut gx[0] {
-            let add = to.add;
-            to.data.par_chunks_mut(each).zip(gy.par_chunks(g.outputs * pixels)).for_each(|(gx, gy)| {
-                if !add {
-                    gx.fill(0.0);
-                }
-                g.transposed(gy, x[1].data, gx);
-            });
+            g.backward().run(&[(gy, x[1].data)], None, to.add, to.data);
         }
         if let Some(to) = &mut gx[1] {
             let blocks = x[0].data.par_chunks(each * SAMPLES).zip(gy.par_chunks(g.outputs * pixels * SAMPLES));

@@ -1,5 +1,7 @@
 //! The sizes of a convolution, and what does not fit.
 use super::Conv2d;
+use super::correlation::{Correlation, Part};
+use super::planes::Tap;
 use crate::ops::gemm::{Strides, Threads, product};
 
 /// Pairs are of height and width.
@@ -61,6 +63,69 @@ impl Geometry {
     /// Elements of `channels` images of x's size.
     pub fn plane(&self, channels: usize) -> usize {
         channels * self.from[0] * self.from[1]
+    }
+
+    /// y from x: a tap reads row i S + r D - P for output row i.
+    pub fn forward(&self) -> Correlation {
+        let reads = |axis: usize, tap: usize| {
+            let place = (tap * self.op.dilation[axis]) as isize - self.op.padding[axis] as isize;
+            let stride = self.op.stride[axis] as isize;
+            (place.rem_euclid(stride) as usize, place.div_euclid(stride))
+        };
+        let tap = |(r, s): (usize, usize)| {
+            let ((up, down), (left, right)) = (reads(0, r), reads(1, s));
+            Tap { phase: [up, left], shift: [down, right], weight: r * self.kernel[1] + s }
+        };
+        let (inputs, outputs) = (self.inputs / self.op.groups, self.outputs / self.op.groups);
+        Correlation {
+            batch: self.batch,
+            groups: self.op.groups,
+            inputs,
+            outputs,
+            from: self.from,
+            from_step: self.op.stride,
+            to: self.to,
+            to_step: [1, 1],
+            parts: vec![Part { phase: [0, 0], taps: self.kernel_places().map(tap).collect() }],
+            strides: [outputs * self.taps(), self.taps(), self.kernel[0] * self.kernel[1]],
+        }
+    }
+
+    /// The cotangent of x from that of y: row h gets what tap r took from it for output row (h + P - r D) / S, so that
+    /// every S-th row has the same taps.
+    pub fn backward(&self) -> Correlation {
+        let gets = |axis: usize, phase: usize, tap: usize| {
+            let place = (phase + self.op.padding[axis]) as isize - (tap * self.op.dilation[axis]) as isize;
+            let stride = self.op.stride[axis] as isize;
+            (place % stride == 0).then_some(place / stride)
+        };
+        let part = |phase: [usize; 2]| {
+            let tap = |(r, s): (usize, usize)| {
+                let shift = [gets(0, phase[0], r)?, gets(1, phase[1], s)?];
+                Some(Tap { phase: [0, 0], shift, weight: r * self.kernel[1] + s })
+            };
+            Part { phase, taps: self.kernel_places().filter_map(tap).collect() }
+        };
+        let [down, right] = self.op.stride;
+        let (inputs, outputs) = (self.inputs / self.op.groups, self.outputs / self.op.groups);
+        Correlation {
+            batch: self.batch,
+            groups: self.op.groups,
+            inputs: outputs,
+            outputs: inputs,
+            from: self.to,
+            from_step: [1, 1],
+            to: self.from,
+            to_step: self.op.stride,
+            parts: (0..down * right).map(|at| part([at / right, at % right])).collect(),
+            strides: [outputs * self.taps(), self.kernel[0] * self.kernel[1], self.taps()],
+        }
+    }
+
+    /// Row and column of each tap of a kernel.
+    fn kernel_places(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let [kh, kw] = self.kernel;
+        (0..kh).flat_map(move |r| (0..kw).map(move |s| (r, s)))
     }
 
     /// Where row (or column) `at` of the output finds tap `tap` in the input.
