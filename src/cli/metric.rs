@@ -182,13 +182,33 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         ..found
     };
     if let Some(folder) = out {
-        let target = files::write(folder, &found, &vectors, map.engine())?;
+        let target = files::write(folder, &args.asked(seed), &found, &vectors, map.engine())?;
         context.output.remark(format!("wrote {}", target.display()));
     }
     context.output.result(&found, &found.tables())
 }
 
 impl Args {
+    /// What was asked, as `config.toml` keeps it.
+    fn asked(&self, seed: u64) -> toml::Table {
+        let pairs: [(&str, toml::Value); 13] = [
+            ("verb", "metric".into()),
+            ("model", self.model.as_str().into()),
+            ("data", self.data.as_str().into()),
+            ("top", (self.top as i64).into()),
+            ("exact", self.exact.into()),
+            ("density", self.density.into()),
+            ("output_metric", self.output_metric.as_str().into()),
+            ("epsilon", self.epsilon.into()),
+            ("tolerance", self.tolerance.into()),
+            ("products", (self.products as i64).into()),
+            ("probes", (self.probes as i64).into()),
+            ("steps", (self.steps as i64).into()),
+            ("seed", (seed as i64).into()),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+    }
+
     fn check(&self) -> Result<()> {
         let rules = [
             ("--epsilon", self.epsilon > 0.0 && self.epsilon.is_finite(), self.epsilon),
@@ -260,7 +280,12 @@ fn look<S: crate::geometry::Samples>(
     if !trace.is_finite() {
         return Err(Error::not_finite("metric", "the trace", "look at the weights and the data"));
     }
-    let ratio = (outputs as f64 / weights as f64).min(weights as f64 / outputs as f64);
+    let weighed: Vec<(f64, f64)> = match &density {
+        _ if args.exact => exact.iter().take(weights).map(|&v| (v, 1.0)).collect(),
+        Some(d) => d.nodes.clone(),
+        None => Vec::new(),
+    };
+    let floor = pairs.values.first().map_or(0.0, |v| v * map.precision());
     let found = Found {
         model: String::new(),
         data: String::new(),
@@ -275,7 +300,8 @@ fn look<S: crate::geometry::Samples>(
             .values
             .iter()
             .zip(&pairs.residuals)
-            .map(|(&value, &residual)| Eigenvalue { value, residual })
+            // A product is no better than its numbers are.
+            .map(|(&value, &residual)| Eigenvalue { value, residual: residual.max(floor) })
             .collect(),
         converged: pairs.converged,
         effective_rank: args.exact.then(|| effective_rank(&exact)),
@@ -285,7 +311,7 @@ fn look<S: crate::geometry::Samples>(
             None => None,
         },
         invariant: invariant(args.epsilon, weights, outputs, &exact, &pairs.values, density.as_ref()),
-        marchenko_pastur: MarchenkoPastur::fit(&exact[..exact.len().min(weights)], ratio),
+        marchenko_pastur: MarchenkoPastur::fit(&weighed),
         exact,
         density,
         trace,

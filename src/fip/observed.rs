@@ -28,7 +28,7 @@ impl<'a> Observed<'a> {
         Ok(Self { network, data, rows, order })
     }
 
-    fn batch(&self, nth: usize) -> Batch {
+    fn batch(&self, nth: usize) -> Result<Batch> {
         let examples = &self.order[nth * self.rows..self.order.len().min((nth + 1) * self.rows)];
         self.data.batch(examples, self.rows, EVALUATION)
     }
@@ -42,7 +42,7 @@ impl Samples for Observed<'_> {
     }
 
     fn get(&self, nth: usize) -> Result<geometry::Batch<Self::Shape>> {
-        let batch = self.batch(nth);
+        let batch = self.batch(nth)?;
         let counts = attended(&batch, self.network.head);
         let shape = shape(&batch);
         let numbers = |values| match values {

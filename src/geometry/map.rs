@@ -39,6 +39,17 @@ pub trait Map: Space {
         self.jtu(w, &u, g)
     }
 
+    /// ⟨x, y⟩ of every x with every y [x, y].
+    fn inner(&mut self, x: &[Self::Vector], y: &[Self::Vector]) -> Result<Vec<f64>> {
+        let mut all = Vec::with_capacity(x.len() * y.len());
+        for x in x {
+            for y in y {
+                all.push(self.dot(x, y)?);
+            }
+        }
+        Ok(all)
+    }
+
     /// f_vv = d²/dt² f(w + t v) at t = 0 [N m], by the central difference (J(w + h v) v − J(w − h v) v) / 2h.
     /// h makes ‖h v‖ the cube root of the products' accuracy, relative to ‖w‖: where the error of the difference, h², and
     /// that of rounding, accuracy / h, balance.

@@ -4,11 +4,15 @@ use super::map::Map;
 use super::space::Space;
 use crate::engine::{Bindings, Data, Engine, Loaded, Vector};
 use crate::graph::{Graph, Mode, Program, Wrt};
+use crate::ops::gemm::nt;
 use crate::params::Role;
 use crate::rng::Rng;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::hash::Hash;
+
+/// Weights that [`Map::inner`] takes at a time.
+const STRETCH: usize = 4096;
 
 /// The numbers of an input.
 #[derive(Clone, Debug, PartialEq)]
@@ -252,6 +256,25 @@ impl<S: Samples> Map for OnEngine<'_, S> {
             Ok(rows)
         })?;
         if add { Ok(()) } else { self.engine.scale(0.0, *g) }
+    }
+
+    /// As one product of matrices in f32 for every [`STRETCH`] of weights, added up in f64.
+    fn inner(&mut self, x: &[Vector], y: &[Vector]) -> Result<Vec<f64>> {
+        let (m, n) = (x.len(), y.len());
+        let (mut a, mut b) = (vec![0.0f32; m * STRETCH], vec![0.0f32; n * STRETCH]);
+        let (mut part, mut all) = (vec![0.0f32; m * n], vec![0.0f64; m * n]);
+        let trained = self.engine.layout().range(Role::Frozen).start;
+        for at in (0..trained).step_by(STRETCH) {
+            let k = STRETCH.min(trained - at);
+            for (vectors, to) in [(x, &mut a), (y, &mut b)] {
+                for (v, row) in vectors.iter().zip(to.chunks_mut(k)) {
+                    self.engine.read(*v, at, row)?;
+                }
+            }
+            nt((m, n, k), &a[..m * k], &b[..n * k], false, &mut part);
+            all.iter_mut().zip(&part).for_each(|(sum, &p)| *sum += f64::from(p));
+        }
+        Ok(all)
     }
 
     fn product(

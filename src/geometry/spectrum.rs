@@ -76,16 +76,21 @@ pub fn matrix<M: Map>(map: &mut M, w: &M::Vector, kind: OutputMetric, block: usi
     let mut gram = Gram::new(map, w, kind)?;
     let mut k = vec![0.0; outputs * outputs];
     for first in (0..outputs).step_by(block) {
-        let kept: Vec<usize> = (first..outputs.min(first + block)).collect();
-        let rows = kept.iter().map(|&i| gram.row(i)).collect::<Result<Vec<_>>>()?;
-        for j in first..outputs {
-            let fresh = if j < first + rows.len() { None } else { Some(gram.row(j)?) };
-            let row = fresh.as_ref().unwrap_or_else(|| &rows[(j - first).min(rows.len() - 1)]);
-            for (&i, other) in kept.iter().zip(&rows).take_while(|(i, _)| **i <= j) {
-                let dot = gram.map().dot(other, row)?;
-                (k[i * outputs + j], k[j * outputs + i]) = (dot, dot);
+        let rows = (first..outputs.min(first + block)).map(|i| gram.row(i)).collect::<Result<Vec<_>>>()?;
+        // These with themselves, then with all that come after them, as few at a time.
+        for second in (first..outputs).step_by(block) {
+            let others = match second == first {
+                true => Vec::new(),
+                false => (second..outputs.min(second + block)).map(|i| gram.row(i)).collect::<Result<Vec<_>>>()?,
+            };
+            let columns = if second == first { &rows } else { &others };
+            let dots = gram.map().inner(&rows, columns)?;
+            for (i, line) in (first..).zip(dots.chunks(columns.len())) {
+                for (j, &dot) in (second..).zip(line) {
+                    (k[i * outputs + j], k[j * outputs + i]) = (dot, dot);
+                }
             }
-            fresh.into_iter().for_each(|row| gram.map().recycle(row));
+            others.into_iter().for_each(|row| gram.map().recycle(row));
         }
         rows.into_iter().for_each(|row| gram.map().recycle(row));
     }

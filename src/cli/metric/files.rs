@@ -11,8 +11,15 @@ pub fn create(out: &Path, overwrite: bool) -> Result<Folder> {
     Folder::create(out, overwrite)
 }
 
-/// metric.json, spectrum.svg, density.svg and eigenvector-NN.safetensors, then the folder in its place.
-pub fn write(folder: Folder, found: &Found, vectors: &[Vector], engine: &mut dyn Engine) -> Result<PathBuf> {
+/// config.toml (what was asked), metric.json, spectrum.svg, density.svg and eigenvector-NN.safetensors, then the folder in its place.
+pub fn write(
+    folder: Folder,
+    asked: &toml::Table,
+    found: &Found,
+    vectors: &[Vector],
+    engine: &mut dyn Engine,
+) -> Result<PathBuf> {
+    folder.write("config.toml", |w| write!(w, "{asked}"))?;
     let text = serde_json::to_string_pretty(found)
         .map_err(|e| Error::data("metric.json", e.to_string(), "look at the weights and the data"))?;
     folder.write("metric.json", |w| writeln!(w, "{text}"))?;

@@ -11,23 +11,16 @@ pub struct MarchenkoPastur {
 }
 
 impl MarchenkoPastur {
-    /// The variance that makes the bulk's mean right: of the eigenvalues, those beyond the upper edge are signal and are left out,
-    /// until none is left beyond it. `values` hold no structural zeros; `ratio` is outputs over weights (or its inverse
-    /// where there are more outputs). `None` without a positive eigenvalue.
-    pub fn fit(values: &[f64], ratio: f64) -> Option<Self> {
-        let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        sorted.sort_by(f64::total_cmp);
-        let mut count = sorted.len();
-        while count > 0 {
-            let variance = sorted[..count].iter().sum::<f64>() / count as f64;
-            let fitted = Self { ratio, variance };
-            let inside = sorted.partition_point(|&v| v <= fitted.edges().1);
-            if inside >= count {
-                return (variance > 0.0).then_some(fitted);
-            }
-            count = inside;
-        }
-        None
+    /// The law with the mean and the variance of these eigenvalues: σ² is their mean, p/n their variance over its square.
+    ///
+    /// The rows of a network's J are far from independent: the fitted ratio is that of an effective number of weights, well
+    /// below the real one, and what sticks out of the law is what J knows. `values` hold no structural zeros. `None`
+    /// without a positive eigenvalue.
+    pub fn fit(values: &[(f64, f64)]) -> Option<Self> {
+        let moment = |f: fn(f64) -> f64| values.iter().map(|&(v, weight)| weight * f(v)).sum::<f64>();
+        let (count, mean) = (moment(|_| 1.0), moment(|v| v) / moment(|_| 1.0));
+        let spread = moment(|v| v * v) / count - mean * mean;
+        (mean > 0.0 && spread.is_finite()).then(|| Self { ratio: (spread / (mean * mean)).max(0.0), variance: mean })
     }
 
     /// Where the density begins and ends.
@@ -70,13 +63,13 @@ mod tests {
     }
 
     #[test]
-    fn signals_do_not_spoil_the_fit() {
-        // Quantiles of nothing in particular: a bulk near 1 and three large values.
-        let mut values: Vec<f64> = (0..200).map(|i| 0.6 + 0.004 * f64::from(i)).collect();
-        let bulk = values.iter().sum::<f64>() / 200.0;
-        values.extend([30.0, 80.0, 500.0]);
-        let fitted = MarchenkoPastur::fit(&values, 0.1).unwrap();
-        assert!((fitted.variance - bulk).abs() <= 1e-12 * bulk, "{fitted:?}");
-        assert_eq!(MarchenkoPastur::fit(&[0.0, 0.0], 0.1), None);
+    fn a_fit_finds_the_law_that_its_values_come_from() {
+        let law = MarchenkoPastur { ratio: 0.3, variance: 1.7 };
+        let (low, high) = law.edges();
+        let at = |i: u32| low + (high - low) * (f64::from(i) + 0.5) / 10_000.0;
+        let values: Vec<(f64, f64)> = (0..10_000).map(|i| (at(i), law.density(at(i)))).collect();
+        let fitted = MarchenkoPastur::fit(&values).unwrap();
+        assert!((fitted.ratio - 0.3).abs() <= 1e-3 && (fitted.variance - 1.7).abs() <= 1e-3, "{fitted:?}");
+        assert_eq!(MarchenkoPastur::fit(&[(0.0, 1.0), (0.0, 1.0)]), None);
     }
 }
