@@ -23,17 +23,6 @@
 #include "attention_tiles.cuh"
 #include "reduce.cuh"
 
-struct ForwardArgs {
-    const void* q;
-    const void* k;
-    const void* v;
-    const int* mask;
-    void* y;
-    float* lse;
-    Axes axes;
-};
-FIPK_ARGS(ForwardArgs, 72);
-
 template <class T, int WIDTH> FIPK_DEVICE void attention_forward(const ForwardArgs& p) {
     TILES;
     const Head h = head_of_block<WIDTH>(p.axes);
@@ -83,20 +72,6 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_forward(const ForwardAr
     out.put_all(h, p.y, false);
 }
 
-struct JvpArgs {
-    const void* q;
-    const void* k;
-    const void* v;
-    const int* mask;
-    const float* lse;
-    const void* dq; // or null, as are dk and dv
-    const void* dk;
-    const void* dv;
-    void* dy;
-    Axes axes;
-};
-FIPK_ARGS(JvpArgs, 96);
-
 template <class T, int WIDTH> FIPK_DEVICE void attention_jvp(const JvpArgs& p) {
     TILES;
     const Head h = head_of_block<WIDTH>(p.axes);
@@ -137,23 +112,6 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_jvp(const JvpArgs& p) {
     }
     tangent.put_all(h, p.dy, false);
 }
-
-struct VjpArgs {
-    const void* q;
-    const void* k;
-    const void* v;
-    const int* mask;
-    const float* lse;
-    const void* gy;
-    const float* delta; // [B, H, S]: gy y
-    void* gq;
-    void* gk; // or null, as is gv
-    void* gv;
-    Axes axes;
-    u32 add; // bits: gq, gk, gv is added to
-    u32 unused;
-};
-FIPK_ARGS(VjpArgs, 112);
 
 template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_q(const VjpArgs& p) {
     TILES;
@@ -226,17 +184,6 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_kv(const VjpArgs& p
     if (p.gk) gk.put_all(h, p.gk, p.add & 2);
     if (p.gv) gv.put_all(h, p.gv, p.add & 4);
 }
-
-struct DeltaArgs {
-    const void* y;
-    const void* gy;
-    float* delta;
-    u64 rows; // B S H: of D elements each
-    u64 seq;
-    u32 heads;
-    u32 dim;
-};
-FIPK_ARGS(DeltaArgs, 48);
 
 // A warp a row.
 template <class T> FIPK_DEVICE void attention_delta(const DeltaArgs& p) {

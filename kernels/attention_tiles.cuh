@@ -1,5 +1,6 @@
 // Pieces of attention.cu's kernels: where a block stands, 64 x 64 tiles of scores, and 64 rows of sums over them.
 #pragma once
+#include "attention_args.cuh"
 #include "quad.cuh"
 
 constexpr int THREADS = 256;
@@ -7,14 +8,6 @@ constexpr int THREADS = 256;
 constexpr int SIDE = 64;
 // Columns of a head that lie in shared memory at a time for scores.
 constexpr int DEPTH = 32;
-
-struct Axes {
-    u64 seq;
-    u32 heads;
-    u32 dim;
-    u32 column_blocks; // blocks that share the columns of a head
-    float scale;
-};
 
 // What a block works on.
 struct Head {

@@ -139,8 +139,9 @@ pub(super) fn chosen(words: &[String], names: &[String], place: &str) -> Result<
 /// What the model's outputs are called, and the output of each of the data's classes; -1 for a class that is not
 /// chosen.
 ///
-/// Classes go to the outputs of the same name. Where one side has no names, positions decide: outputs as many as there
-/// are chosen classes are these in their order, at least as many as there are classes are all of them.
+/// Classes go to the outputs of the same name. Positions decide where one side has no names, or both have the same
+/// (ImageNet has two `crane`s, and models know classes by all their synonyms): outputs as many as there are chosen
+/// classes are these in their order, at least as many as there are classes are all of them.
 ///
 /// # Errors
 /// [`Error::Data`] when neither goes.
@@ -153,7 +154,11 @@ pub(super) fn outputs(
     let all: Vec<usize> = (0..names.len()).collect();
     let chosen = chosen.unwrap_or(&all);
     let chosen_names: Vec<String> = chosen.iter().map(|&class| names[class].clone()).collect();
-    let positions = model.filter(|model| says_nothing(model) || says_nothing(names));
+    let first = |name: &str| plain(name.split(',').next().unwrap_or_default());
+    let same = |model: &[String]| {
+        model.len() == names.len() && model.iter().zip(names).all(|(model, name)| first(model) == first(name))
+    };
+    let positions = model.filter(|model| says_nothing(model) || says_nothing(names) || same(model));
     let (outputs, at): (Vec<String>, Vec<i32>) = match positions {
         Some(model) if model.len() >= names.len() && (chosen.len() < model.len() || chosen == all) => {
             let own = if says_nothing(model) && model.len() == names.len() { names } else { model };
@@ -166,6 +171,10 @@ pub(super) fn outputs(
         Some(model) => {
             let what = format!("the data has {} classes, the model {} outputs", chosen.len(), model.len());
             return Err(Error::data(place, what, "use a model with an output a class"));
+        }
+        None if model.is_none() => {
+            let at = (0..chosen.len() as i32).collect();
+            (chosen_names, at)
         }
         None => {
             let found = match_names(&chosen_names, model, place)?;
@@ -279,6 +288,8 @@ mod tests {
         let model = owned(&["dog", "cat", "bee", "ant", "elk"]);
         assert_eq!(of(Some(&[2, 0]), Some(&model)).unwrap(), (model.clone(), vec![3, -1, 1, -1]));
         assert!(of(Some(&[2]), Some(&owned(&["dog", "elk"]))).unwrap_err().to_string().contains("cat"));
+        let imagenet = owned(&["ant, Formica", "bee", "cat, true cat", "dog"]);
+        assert_eq!(of(Some(&[2]), Some(&imagenet)).unwrap(), (imagenet, vec![-1, -1, 2, -1]));
         let numbers = owned(&["0", "1", "2"]);
         assert_eq!(outputs(&numbers, None, Some(&model), "spec").unwrap(), (model, vec![0, 1, 2]));
     }

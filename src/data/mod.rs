@@ -15,6 +15,7 @@
 //! }
 //! # Ok::<(), fipk::Error>(())
 //! ```
+pub mod ahead;
 pub mod batches;
 pub mod digits;
 pub mod files;
@@ -34,7 +35,8 @@ pub mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
-pub use batches::{Batches, Cursor};
+pub use ahead::{Ahead, ahead};
+pub use batches::{Batches, Cursor, Epochs};
 use fingerprint::Fingerprint;
 pub use preprocess::Preprocess;
 pub use spec::{Kind, Spec};

@@ -24,7 +24,7 @@ pub struct Row {
 #[derive(Debug, Default)]
 pub struct Pictures {
     pub rows: Vec<Row>,
-    /// What Hugging Face's metadata calls the classes.
+    /// What the file's metadata calls the classes.
     pub names: Option<Vec<String>>,
 }
 
@@ -138,11 +138,9 @@ mod reader {
         let task = columns.task.map(|task| find(&["task"]).map(|column| (column, task.to_string()))).transpose()?;
         let wanted = [Some(image.clone()), Some(label.clone()), task.as_ref().map(|(column, _)| column.clone())];
         let projection = projection(schema, &wanted.into_iter().flatten().collect::<Vec<_>>()).map_err(broken)?;
-        let huggingface = metadata.key_value_metadata().into_iter().flatten().find(|pair| pair.key == "huggingface");
-        let mut found = Pictures {
-            names: huggingface.and_then(|pair| class_names(pair.value.as_deref()?, &label)),
-            rows: Vec::new(),
-        };
+        let named = metadata.key_value_metadata().into_iter().flatten();
+        let named = named.filter_map(|pair| class_names(&pair.key, pair.value.as_deref()?, &label));
+        let mut found = Pictures { names: named.last(), rows: Vec::new() };
         for (i, row) in reader.get_row_iter(Some(projection)).map_err(broken)?.enumerate() {
             let (number, row) = (i + 1, row.map_err(broken)?.into_columns());
             let wrong = |name: &str, wanted: &str, got: &str| {
@@ -176,11 +174,15 @@ mod reader {
         }
     }
 
-    /// The names that Hugging Face's metadata gives the classes of a column.
-    fn class_names(json: &str, column: &str) -> Option<Vec<String>> {
+    /// The names of a column's classes: of the features in Hugging Face's metadata, or a list under `class_names`.
+    fn class_names(key: &str, json: &str, column: &str) -> Option<Vec<String>> {
         let json: serde_json::Value = serde_json::from_str(json).ok()?;
-        let names = json.get("info")?.get("features")?.get(column)?.get("names")?.as_array()?;
-        names.iter().map(|name| name.as_str().map(str::to_string)).collect()
+        let names = match key {
+            "huggingface" => json.get("info")?.get("features")?.get(column)?.get("names")?,
+            "class_names" => &json,
+            _ => return None,
+        };
+        names.as_array()?.iter().map(|name| name.as_str().map(str::to_string)).collect()
     }
 
     fn cell(field: &Field) -> Result<String, &'static str> {

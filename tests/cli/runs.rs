@@ -136,7 +136,7 @@ fn history(run: &Path) -> Vec<String> {
     let timeless = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
         let map = value.as_object_mut().unwrap();
-        ["seconds", "milliseconds", "command"].iter().for_each(|key| drop(map.remove(*key)));
+        ["seconds", "milliseconds", "data_wait", "command"].iter().for_each(|key| drop(map.remove(*key)));
         value.to_string()
     };
     text.lines().map(timeless).collect()
