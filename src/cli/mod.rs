@@ -11,6 +11,7 @@ mod eval;
 mod files;
 mod flags;
 mod forward;
+mod geodesic;
 mod globals;
 mod jvp;
 
@@ -81,6 +82,7 @@ enum Verb {
     Eval(eval::Args),
     Drift(drift::Args),
     Metric(metric::Args),
+    Geodesic(geodesic::Args),
     Plan(plan::Args),
     Project(project::Args),
     Forward(forward::Args),
@@ -111,6 +113,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Eval(args) => eval::run(args, &context),
         Verb::Drift(args) => drift::run(&args, &context),
         Verb::Metric(args) => metric::run(&args, &context),
+        Verb::Geodesic(args) => geodesic::run(&args, &context),
         Verb::Plan(args) => plan::run(&args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Forward(args) => forward::run(&args, &context),

@@ -9,14 +9,6 @@ use super::pullback::Pullback;
 use super::solve::{Accuracy, pulled_back};
 use crate::{Error, Result};
 
-/// How the acceleration is computed.
-#[derive(Clone, Copy, Debug)]
-pub struct Damping {
-    /// μ, relative to the largest eigenvalue: g is singular, and below this share of it directions count as flat.
-    pub share: f64,
-    pub accuracy: Accuracy,
-}
-
 /// a = −(g + μI)⁻¹ (1/N) Jᵀ f_vv, and the products with K it took.
 ///
 /// With the Fisher metric the symbols have a further term, from the change of H along the path; it is left out, which makes
@@ -65,6 +57,7 @@ pub struct Geodesic<V> {
     pub refused: usize,
     pub accelerations: usize,
     pub products: usize,
+    start: Point,
     mu: f64,
     a: V,
 }
@@ -106,7 +99,12 @@ impl<V> Geodesic<V> {
         }
         let (a, products) = acceleration(map, &w, kind, &v, mu, accuracy)?;
         let at = Point { time: 0.0, speed, weight_speed };
-        Ok(Self { w, v, at, step, taken: 0, refused: 0, accelerations: 1, products, mu, a })
+        Ok(Self { w, v, at, step, taken: 0, refused: 0, accelerations: 1, products, start: at, mu, a })
+    }
+
+    /// Where it began.
+    pub fn at_start(&self) -> Point {
+        self.start
     }
 
     /// One accepted step, to `end` at most, by the pair of orders three and two of Bogacki and Shampine 1989 on (γ, γ̇). A step
@@ -123,7 +121,9 @@ impl<V> Geodesic<V> {
         end: f64,
     ) -> Result<()> {
         loop {
-            let h = self.step.min(end - self.at.time);
+            // The last step to `end` lands on it.
+            let rest = end - self.at.time;
+            let h = if self.step >= rest * 0.999 { rest } else { self.step };
             let (mut w, mut v) = (map.zeros()?, map.zeros()?);
             // Stage two, at half of the step; both derivatives of a stage are (its velocity, its acceleration).
             combine(map, &self.w, &[(0.5 * h, &self.v)], &mut w)?;
@@ -168,9 +168,12 @@ impl<V> Geodesic<V> {
                 std::mem::replace(&mut self.a, keep.2),
             );
             [old.0, old.1, old.2].into_iter().for_each(|x| map.recycle(x));
-            self.at = Point { time: self.at.time + h, speed, weight_speed };
+            let time = if h == rest { end } else { self.at.time + h };
+            self.at = Point { time, speed, weight_speed };
             self.taken += 1;
-            self.step = h * (0.9 / worst.max(1e-3).cbrt()).clamp(0.5, 3.0);
+            // A step that was cut short to land says nothing of what the next could be.
+            let next = h * (0.9 / worst.max(1e-3).cbrt()).clamp(0.5, 3.0);
+            self.step = if h == rest { next.max(self.step) } else { next };
             return Ok(());
         }
     }
