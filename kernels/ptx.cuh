@@ -51,6 +51,13 @@ FIPK_DEVICE u32 to_tf32(float x) {
     return r;
 }
 
+// 2^x to 2 units in the last place of f32, by the unit for special functions; results below 2^-126 are 0.
+FIPK_DEVICE float exp2_approx(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 // 8 x 8 matrices of 16-bit numbers from shared memory: lanes 0 .. 7 give the rows of the first (16 bytes each,
 // aligned), 8 .. 15 of the second, and so on. Each lane gets M[lane / 4][2 (lane % 4) + {0, 1}], or that of the
 // transpose.

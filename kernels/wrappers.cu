@@ -63,6 +63,13 @@ FIPK_KERNEL(wrapper_to_tf32, WrapperArgs, 32) {
     }
 }
 
+// d = 2^a. a, d: f32 [n].
+FIPK_KERNEL(wrapper_exp2_approx, WrapperArgs, 32) {
+    for (u64 i = threadIdx.x; i < p.n; i += 32) {
+        static_cast<float*>(p.d)[i] = exp2_approx(static_cast<const float*>(p.a)[i]);
+    }
+}
+
 // Matrices of 8 x 8 from a into shared memory, a row a thread.
 template <int N> FIPK_DEVICE const bf16* stage_matrices(const void* a) {
     FIPK_SHARED(uint4, rows, [8 * N]);

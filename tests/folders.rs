@@ -96,7 +96,7 @@ fn a_wrong_config_names_its_key() {
         parse(good.clone()).unwrap();
     }
     for (config, words) in [
-        (json!({}), &["model_type", "bert, distilbert, mlp"][..]),
+        (json!({}), &["model_type", "bert, distilbert, vit, deit, mlp"][..]),
         (with(&bert, "model_type", json!(7)), &["model_type", "7"]),
         (with(&bert, "num_attention_heads", json!(5)), &["hidden_size", "multiple", "12 and 5"]),
         (with(&distil, "n_heads", json!(5)), &["dim", "multiple"]),

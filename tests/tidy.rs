@@ -13,7 +13,7 @@ const FLOORS: [(&str, &[&str]); 15] = [
     ("graph", &["error", "tensor", "ops"]),
     ("params", &["error", "tensor", "graph"]),
     ("engine", &["error", "tensor", "rng", "gpu", "ops", "graph", "params"]),
-    ("selftest", &["error", "tensor", "rng", "gpu", "ops", "graph", "params", "engine"]),
+    ("selftest", &["error", "dual", "tensor", "rng", "gpu", "ops", "graph", "params", "engine"]),
     ("models", &["error", "tensor", "rng", "ops", "graph", "params"]),
     ("data", &["error", "tensor", "rng"]),
     ("report", &["error"]),

@@ -95,6 +95,11 @@ SIMT_FN unsigned to_tf32(float x) {
     memcpy(&u, &x, sizeof u);
     return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : (u + 0x1000u) & 0xffffe000u;
 }
+SIMT_FN float exp2_approx(float x) {
+    if (fabsf(x) < 0x1p-126f) x = 0;
+    const float r = exp2f(x);
+    return r < 0x1p-126f ? 0 : r;
+}
 SIMT_FN void cp_async_commit() { simt::cp_async_commit(); }
 template <int N> SIMT_FN void cp_async_wait() { simt::cp_async_wait(N); }
 SIMT_FN void mbarrier_init_fence() {}

@@ -5,7 +5,7 @@ use super::recipe::Objective;
 use crate::data::Batch;
 use crate::engine::{Bindings, Clip, Engine, Loaded, Stepped, Update, Vector};
 use crate::graph::{Mode, Program, Wrt};
-use crate::models::Network;
+use crate::models::{Network, Sample};
 use crate::{Error, Result};
 use std::collections::HashMap;
 
@@ -21,14 +21,19 @@ pub struct Runner {
     pub engine: Box<dyn Engine>,
     pub network: Network,
     pub objective: Objective,
-    forward: HashMap<(usize, usize), Loaded>,
-    reverse: HashMap<(usize, usize), Loaded>,
+    forward: HashMap<(usize, Sample), Loaded>,
+    reverse: HashMap<(usize, Sample), Loaded>,
 }
 
-/// (rows, tokens) of a batch; images count as one token.
-fn shape(batch: &Batch) -> (usize, usize) {
-    let tokens = batch.inputs.iter().find(|i| i.name == "input_ids").and_then(|i| i.shape.get(1));
-    (batch.rows, tokens.copied().unwrap_or(1))
+/// The rows of a batch, and its tokens or pixels.
+pub fn shape(batch: &Batch) -> (usize, Sample) {
+    let of = |name: &str| batch.inputs.iter().find(|i| i.name == name).map(|i| &i.shape[..]);
+    let sample = match (of("input_ids"), of("pixel_values")) {
+        (Some(&[_, tokens]), _) => Sample::Tokens(tokens),
+        (_, Some(&[_, _, height, width])) => Sample::Image { height, width },
+        _ => Sample::Tokens(1),
+    };
+    (batch.rows, sample)
 }
 
 impl Runner {
@@ -42,18 +47,18 @@ impl Runner {
     /// # Errors
     /// [`Error::Data`] for an index that the network has no row for; [`Error::Graph`] for a batch too long.
     pub fn logits(&mut self, w: Vector, batch: &Batch) -> Result<Vec<f32>> {
-        let (rows, seq) = shape(batch);
-        let program = match self.forward.get(&(rows, seq)) {
+        let (rows, sample) = shape(batch);
+        let program = match self.forward.get(&(rows, sample)) {
             Some(&program) => program,
             None => {
-                let graph = self.network.graph(rows, seq)?;
+                let graph = self.network.graph(rows, sample)?;
                 let program = self.engine.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?)?;
-                self.forward.insert((rows, seq), program);
+                self.forward.insert((rows, sample), program);
                 program
             }
         };
         let ran = self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()));
-        ran.map_err(|e| explain(e, rows, |n| memory::forward(&self.network, n, seq, self.engine.dtype())))?;
+        ran.map_err(|e| explain(e, rows, |n| memory::forward(&self.network, n, sample, self.engine.dtype())))?;
         self.engine.fetch(program, "logits")
     }
 
@@ -98,20 +103,20 @@ impl Runner {
     }
 
     /// The objective's gradient for batches of one shape.
-    fn reverse(&mut self, (rows, seq): (usize, usize)) -> Result<Loaded> {
-        if let Some(&program) = self.reverse.get(&(rows, seq)) {
+    fn reverse(&mut self, (rows, sample): (usize, Sample)) -> Result<Loaded> {
+        if let Some(&program) = self.reverse.get(&(rows, sample)) {
             return Ok(program);
         }
-        let graph = objective::graph(&self.network, &self.objective, rows, seq)?;
+        let graph = objective::graph(&self.network, &self.objective, rows, sample)?;
         let program = self.engine.load(objective::reverse(&graph, self.engine.layout())?)?;
-        self.reverse.insert((rows, seq), program);
+        self.reverse.insert((rows, sample), program);
         Ok(program)
     }
 
     /// An error of memory names the batch that would fit.
     fn explained(&self, error: Error, batch: &Batch) -> Error {
-        let ((rows, seq), engine) = (shape(batch), &self.engine);
-        let needs = |n| memory::gradient(&self.network, &self.objective, engine.layout(), n, seq, engine.dtype());
+        let ((rows, sample), engine) = (shape(batch), &self.engine);
+        let needs = |n| memory::gradient(&self.network, &self.objective, engine.layout(), n, sample, engine.dtype());
         explain(error, rows, needs)
     }
 

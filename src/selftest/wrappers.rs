@@ -37,10 +37,11 @@ const _: () = assert!(size_of::<WrapperMapArgs>() == 320);
 type Run = fn(&Bench, &str) -> Result<Row>;
 
 /// What every device has, and what sm_90 adds.
-const COMMON: [(&str, Run); 12] = [
+const COMMON: [(&str, Run); 13] = [
     ("wrapper_mma_bf16", mma_bf16),
     ("wrapper_mma_tf32", mma_tf32),
     ("wrapper_to_tf32", to_tf32),
+    ("wrapper_exp2_approx", exp2_approx),
     ("wrapper_ldmatrix_x4", |b, name| matrices(b, name, 4, false)),
     ("wrapper_ldmatrix_x4_trans", |b, name| matrices(b, name, 4, true)),
     ("wrapper_ldmatrix_x2", |b, name| matrices(b, name, 2, false)),
@@ -122,7 +123,7 @@ impl Bench {
     }
     /// One block.
     fn launch<A: Args>(&self, kernel: &str, threads: u32, shared: usize, args: &A) -> Result<()> {
-        Queue { device: &*self.device, scratch: Ptr::NULL }.launch(kernel, 1, threads, shared, args)
+        Queue::new(&*self.device, Ptr::NULL).launch(kernel, 1, threads, shared, args)
     }
 }
 
@@ -190,6 +191,22 @@ fn to_tf32(bench: &Bench, name: &str) -> Result<Row> {
     bench.launch(name, 32, 0, &WrapperArgs { a: a.at(), b: Ptr::NULL, c: Ptr::NULL, d: d.at(), n })?;
     let want: Vec<f32> = values.into_iter().map(tf32).collect();
     Ok(equal(name, "tf32", &bench.get(&d)?, &want))
+}
+
+fn exp2_approx(bench: &Bench, name: &str) -> Result<Row> {
+    let mut values: Vec<f32> = bench.numbers(500, 8).iter().map(|x| 40.0 * x).collect();
+    values.extend([0.0, -0.0, 1.0, -126.0, -126.5, -150.0, -1e30, f32::NEG_INFINITY, 2f32.powi(-140)]);
+    let (a, d) = (bench.put(&values)?, bench.put(&vec![f32::NAN; values.len()])?);
+    let n = values.len() as u64;
+    bench.launch(name, 32, 0, &WrapperArgs { a: a.at(), b: Ptr::NULL, c: Ptr::NULL, d: d.at(), n })?;
+    // Relative to what is wanted, which spans all sizes: 2^-22 by the ISA, and results below the normal ones are 0.
+    let want = values.iter().map(|x| f64::from(*x).exp2());
+    let normal = f64::from(f32::MIN_POSITIVE);
+    let relative = |(got, want): (&f32, f64)| if want < normal { 1.0 + got } else { (f64::from(*got) / want) as f32 };
+    let ratios: Vec<f32> = bench.get::<f32>(&d)?.iter().zip(want).map(relative).collect();
+    let ones = vec![1.0; ratios.len()];
+    let judged = judge("d", &ratios, &ones, &vec![1.0; ratios.len()], Tolerance::Ulps(4.0));
+    Ok(Row::new(name, "f32", n.to_string(), &judged))
 }
 
 fn matrices(bench: &Bench, name: &str, count: u16, transposed: bool) -> Result<Row> {

@@ -4,6 +4,7 @@ use crate::data::Batch;
 use crate::engine::Vector;
 use crate::fip::evaluate::{Evaluation, drift, evaluate, mean_distance};
 use crate::fip::recipe::Method;
+use crate::graph::Kind;
 use crate::params::Role;
 use crate::report;
 use crate::{Error, Result};
@@ -61,7 +62,10 @@ impl Run<'_> {
         let mut weights = vec![0.0; layout.len()];
         engine.read(self.w, 0, &mut weights)?;
         let zeros = |prunable: bool| -> usize {
-            let spans = layout.spans().iter().filter(|s| !prunable || s.role == Role::Prunable);
+            let spans = layout
+                .spans()
+                .iter()
+                .filter(|s| if prunable { s.role == Role::Prunable } else { s.kind != Kind::Statistic });
             spans.map(|s| weights[s.range()].iter().filter(|&&x| x == 0.0).count()).sum()
         };
         let (pruned, all) = (zeros(true), zeros(false));
