@@ -137,6 +137,20 @@ fn errors_are_at_most_twice_those_of_a_naive_bf16_computation() {
 }
 
 #[test]
+fn maxima_that_rise_from_tile_to_tile_are_followed() {
+    let mut numbers = Numbers::new(11, (200, 64), 0.0, |key| key % 5 != 4);
+    for (i, k) in numbers.x[1].iter_mut().enumerate() {
+        *k = half::bf16::from_f32(*k * (1.0 + (i / 64) as f32 / 8.0)).to_f32();
+    }
+    let (exact, naive) = (numbers.by(|x| x), numbers.by(bf16));
+    let got = numbers.by_kernels(&emulator(None), Dtype::Bf16);
+    for i in 0..5 {
+        let (ours, theirs) = (errors(&got[i], &exact[i]), errors(&naive[i], &exact[i]));
+        assert!(ours[0] <= 2.0 * theirs[0] && ours[1] <= 2.0 * theirs[1], "{i}: ours {ours:?}, naive {theirs:?}");
+    }
+}
+
+#[test]
 fn scores_of_a_single_key_matter_to_nothing() {
     for dtype in [Dtype::Bf16, Dtype::F32] {
         for (s, d) in [(1, 64), (70, 32), (33, 20)] {
