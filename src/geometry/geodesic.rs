@@ -93,7 +93,7 @@ impl<V> Geodesic<V> {
         step: f64,
     ) -> Result<Self> {
         let (speed, weight_speed) = speeds(map, &w, kind, &v)?;
-        if !(speed > 0.0) {
+        if speed.is_nan() || speed <= 0.0 {
             let hint = "take another --direction: along a null direction every path is as good as the straight one";
             return Err(Error::usage("--direction", "it does not change the outputs", hint));
         }

@@ -26,6 +26,18 @@ pub struct Step<V> {
     pub products: usize,
 }
 
+/// What an exact step weighs, how long it is, and how well it is solved for.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// β: the weight of ψᵀ ∇L beside ψᵀ g ψ.
+    pub beta: f64,
+    /// ε = ‖ψ‖².
+    pub epsilon: f64,
+    pub accuracy: Accuracy,
+    /// Of the random direction that the hard case may need.
+    pub seed: u64,
+}
+
 /// Equation 4: the ψ that makes ψᵀ g ψ + β ψᵀ ∇L least on ‖ψ‖² = ε.
 ///
 /// (g + μI) ψ = b = −(β/2) ∇L with the one μ ≥ −λ_min for which the length is right (Moré and Sorensen 1983; Gould, Lucidi,
@@ -38,11 +50,9 @@ pub fn exact<M: Map>(
     w: &M::Vector,
     kind: OutputMetric,
     gradient: &M::Vector,
-    beta: f64,
-    epsilon: f64,
-    accuracy: Accuracy,
-    seed: u64,
+    goal: &Goal,
 ) -> Result<Step<M::Vector>> {
+    let &Goal { beta, epsilon, .. } = goal;
     length(epsilon)?;
     let mut b = map.zeros()?;
     map.copy(gradient, &mut b)?;
@@ -56,9 +66,9 @@ pub fn exact<M: Map>(
         return Err(Error::usage("--step exact", "the goal has no gradient here", hint));
     }
     let mut step = if map.samples() * map.width() < map.dim() {
-        sphere::through_outputs(map, w, kind, &b, epsilon, accuracy, seed)?
+        sphere::through_outputs(map, w, kind, &b, goal)?
     } else {
-        weights::through_weights(map, w, kind, &b, epsilon, accuracy, seed)?
+        weights::through_weights(map, w, kind, &b, goal)?
     };
     (step.residual, step.squared_speed) = optimality(map, w, kind, &step.psi, step.mu, &b)?;
     map.recycle(b);

@@ -78,8 +78,7 @@ impl Op for Conv2d {
                 let column = (j * self.stride[1] + s * self.dilation[1]).checked_sub(self.padding[1]);
                 if let (Some(row), Some(column)) = (row.filter(|r| *r < g.from[0]), column.filter(|c| *c < g.from[1])) {
                     let plane = n * g.inputs + group * (g.inputs / self.groups) + c;
-                    sum =
-                        sum + x[1].data[o * g.taps() + tap] * x[0].data[(plane * g.from[0] + row) * g.from[1] + column];
+                    sum += x[1].data[o * g.taps() + tap] * x[0].data[(plane * g.from[0] + row) * g.from[1] + column];
                 }
             }
             *y = sum;
@@ -105,10 +104,8 @@ impl Op for Conv2d {
             g.weights().run(x[0].data, gy, to);
         }
         if let Some(Some(to)) = gx.get_mut(2) {
-            let parts: Vec<Vec<f32>> = gy
-                .par_chunks(g.outputs * pixels)
-                .map(|gy| gy.chunks(pixels).map(|plane| super::math::sum(plane)).collect())
-                .collect();
+            let parts: Vec<Vec<f32>> =
+                gy.par_chunks(g.outputs * pixels).map(|gy| gy.chunks(pixels).map(super::math::sum).collect()).collect();
             sum(&parts, to);
         }
     }

@@ -1,10 +1,14 @@
 //! Steps on the sphere against dense solutions.
 use crate::exact::{Exact, apart, dot, inputs, norm, normal, tanh};
 use faer::{Mat, Side};
-use fipk::geometry::step::{exact as exact_step, null};
+use fipk::geometry::step::{Goal, exact as exact_step, null};
 use fipk::geometry::{Accuracy, OutputMetric, Space};
 
 const EUCLIDEAN: OutputMetric = OutputMetric::Euclidean;
+
+fn goal(beta: f64, epsilon: f64) -> Goal {
+    Goal { beta, epsilon, accuracy: accuracy(), seed: 7 }
+}
 
 fn accuracy() -> Accuracy {
     Accuracy { tolerance: 1e-11, products: 400 }
@@ -45,7 +49,7 @@ fn the_exact_step_is_the_dense_one_and_beats_random_points() {
         let beta = 0.7;
         let b: Vec<f64> = gradient.iter().map(|x| -0.5 * beta * x).collect();
         let (want, mu) = by_hand(&g, &b, epsilon);
-        let step = exact_step(&mut map, &w, EUCLIDEAN, &gradient, beta, epsilon, accuracy(), 7).unwrap();
+        let step = exact_step(&mut map, &w, EUCLIDEAN, &gradient, &goal(beta, epsilon)).unwrap();
         let error = apart(&step.psi, &want);
         assert!(error <= 1e-5 && !step.hard, "{rows} rows, ε {epsilon}: {error:e}, μ {} and {mu}", step.mu);
         assert!(step.residual <= 1e-8 && (dot(&step.psi, &step.psi) / epsilon - 1.0).abs() <= 1e-8, "{step:?}");
@@ -84,7 +88,7 @@ fn the_hard_case_is_flagged_and_has_the_right_length() {
         let gradient: Vec<f64> = (0..n).map(|i| (flat..n).map(|k| u[(i, k)] * coefficients[k]).sum()).collect();
         let largest: f64 = (flat..n).map(|k| (0.5 * coefficients[k] / (values[k] - values[0])).powi(2)).sum();
         let epsilon = 4.0 * largest;
-        let step = exact_step(&mut map, &w, EUCLIDEAN, &gradient, 1.0, epsilon, accuracy(), 7).unwrap();
+        let step = exact_step(&mut map, &w, EUCLIDEAN, &gradient, &goal(1.0, epsilon)).unwrap();
         let smallest = if rows == 4 { 0.0 } else { values[0] };
         assert!(step.hard && (step.mu + smallest).abs() <= 1e-6 * values[n - 1], "{} {smallest}", step.mu);
         assert!((dot(&step.psi, &step.psi) / epsilon - 1.0).abs() <= 1e-6, "{step:?}");
@@ -120,11 +124,11 @@ fn steps_that_make_no_sense_are_refused() {
     let w = map.weights(2);
     let zero = map.zeros().unwrap();
     for epsilon in [0.0, -1.0, f64::NAN] {
-        assert_eq!(exact_step(&mut map, &w, EUCLIDEAN, &w, 1.0, epsilon, accuracy(), 1).unwrap_err().exit_code(), 2);
+        assert_eq!(exact_step(&mut map, &w, EUCLIDEAN, &w, &goal(1.0, epsilon)).unwrap_err().exit_code(), 2);
     }
-    assert_eq!(exact_step(&mut map, &w, EUCLIDEAN, &zero, 1.0, 1.0, accuracy(), 1).unwrap_err().exit_code(), 2);
+    assert_eq!(exact_step(&mut map, &w, EUCLIDEAN, &zero, &goal(1.0, 1.0)).unwrap_err().exit_code(), 2);
     assert_eq!(null(&mut map, &w, EUCLIDEAN, &w, 0.0, 1.0, accuracy()).unwrap_err().exit_code(), 2);
     let mut broken = w.clone();
     broken[0] = f64::NAN;
-    assert_eq!(exact_step(&mut map, &broken, EUCLIDEAN, &w, 1.0, 1.0, accuracy(), 1).unwrap_err().exit_code(), 1);
+    assert_eq!(exact_step(&mut map, &broken, EUCLIDEAN, &w, &goal(1.0, 1.0)).unwrap_err().exit_code(), 1);
 }

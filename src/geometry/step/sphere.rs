@@ -1,10 +1,10 @@
 //! The sphere-constrained quadratic through the space of outputs, where there are fewer outputs than weights: the
 //! metric then has a null space, so that λ_min = 0 and μ ≥ 0.
-use super::Step;
+use super::{Goal, Step};
 use crate::Result;
 use crate::geometry::gram::Gram;
 use crate::geometry::map::{Map, OutputMetric};
-use crate::geometry::solve::{self, Accuracy, Damped, difference};
+use crate::geometry::solve::{self, Damped, difference};
 use crate::geometry::space::Space;
 
 /// ‖ψ(μ)‖² of the ψ that [`difference`] makes: exact for the Krylov space as it is, converged or not.
@@ -33,9 +33,7 @@ pub(super) fn through_outputs<M: Map>(
     w: &M::Vector,
     kind: OutputMetric,
     b: &M::Vector,
-    epsilon: f64,
-    accuracy: Accuracy,
-    seed: u64,
+    &Goal { epsilon, accuracy, seed, .. }: &Goal,
 ) -> Result<Step<M::Vector>> {
     let (total, precision) = (map.dot(b, b)?, map.precision());
     let mut gram = Gram::new(map, w, kind)?;

@@ -1,12 +1,11 @@
 //! The sphere-constrained quadratic through weight space, where there are fewer weights than outputs: the generalised
 //! Lanczos trust-region method (Gould, Lucidi, Roma and Toint 1999) on the boundary of the region.
-use super::Step;
 use super::sphere::{lengthen, secular};
+use super::{Goal, Step};
 use crate::Result;
 use crate::geometry::lanczos::{Krylov, Search, largest};
 use crate::geometry::map::{Map, OutputMetric};
 use crate::geometry::pullback::Pullback;
-use crate::geometry::solve::Accuracy;
 use crate::geometry::space::{Space, Symmetric, plain};
 use crate::geometry::tridiagonal::Ritz;
 
@@ -62,9 +61,7 @@ pub(super) fn through_weights<M: Map>(
     w: &M::Vector,
     kind: OutputMetric,
     b: &M::Vector,
-    epsilon: f64,
-    accuracy: Accuracy,
-    seed: u64,
+    &Goal { epsilon, accuracy, seed, .. }: &Goal,
 ) -> Result<Step<M::Vector>> {
     let precision = map.precision();
     let mut start = map.zeros()?;

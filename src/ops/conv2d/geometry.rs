@@ -60,10 +60,6 @@ impl Geometry {
     pub fn pixels(&self) -> usize {
         self.to[0] * self.to[1]
     }
-    /// Elements of `channels` images of x's size.
-    pub fn plane(&self, channels: usize) -> usize {
-        channels * self.from[0] * self.from[1]
-    }
 
     /// What each tap reads of images that come apart in every `step`-th row and column.
     fn reads(&self, step: [usize; 2]) -> Vec<Tap> {
