@@ -40,7 +40,8 @@ fn a_network_is_trained_on_cifar_and_reads_it_the_same_afterwards() {
 
     let out = dir.path().join("run");
     let augmented = format!("{data}?augment=flip,crop:4");
-    let args = ["train", "--arch", "mlp:3072,8,10", "--data", &augmented, "--preprocessor", text(&config)];
+    let args =
+        ["train", "--arch", "mlp:3072,32,10", "--data", &augmented, "--preprocessor", text(&config), "--lr", "1e-2"];
     done(&[&args[..], &["--steps", "60", "--batch", "16", "--out", text(&out), "-q"]].concat());
     let model = out.join("model");
     let stored: serde_json::Value =
