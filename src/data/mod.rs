@@ -191,6 +191,8 @@ pub struct Reading {
     pub labels: Option<Vec<String>>,
     pub preprocess: Preprocess,
     pub form: Form,
+    /// Bytes of decoded images that are kept; a data set of more is decoded with every batch.
+    pub hold: usize,
     /// Decides what is hidden from a masked language model and how images are augmented, unless the spec gives a seed.
     pub seed: u64,
 }
@@ -205,6 +207,7 @@ impl Default for Reading {
             labels: None,
             preprocess: Preprocess::default(),
             form: Form::Flat,
+            hold: 1 << 30,
             seed: 0,
         }
     }

@@ -483,17 +483,24 @@ def project():
     print(f"project: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB")
 
 
+def pictures():
+    import pictures
+
+    pictures.pictures(clean_folder("pictures"), generator("pictures"), save, write_json)
+
+
 def write_versions():
+    import PIL
     import safetensors
 
     lines = [f"python {platform.python_version()}", f"torch=={torch.__version__}",
-             f"transformers=={transformers.__version__}", f"safetensors=={safetensors.__version__}", f"numpy=={np.__version__}"]
+             f"transformers=={transformers.__version__}", f"safetensors=={safetensors.__version__}", f"numpy=={np.__version__}",
+             f"pillow=={PIL.__version__}"]
     (HERE / "VERSIONS.txt").write_text("\n".join(lines) + "\n")
 
 
 CASES = [bert_classify_gelu, bert_classify_gelu_new, bert_masked_lm, distilbert_classify, bert_regression, vit,
-         vit_interpolated, deit, deit_with_teacher, mlp, distances,
-         training, update, project]
+         vit_interpolated, deit, deit_with_teacher, mlp, distances, training, update, project, pictures]
 
 
 def main():
