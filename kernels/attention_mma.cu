@@ -3,7 +3,7 @@
 // Layouts as in attention_args.cuh, all of bf16; D is a multiple of 8, at most 128, bases are aligned to 16 bytes. As Dao
 // 2023 (FlashAttention-2) does, each warp owns rows of queries and goes through the keys with running maxima and sums:
 //
-//     forward  m, l: a row's maximum and Σ exp(s - m) so far; o = Σ p v / l, p = exp(s - m); lse = m + log l
+//     forward  m, l: a maximum of a row and Σ exp(s - m) so far; o = Σ p v / l, p = exp(s - m); lse = m + log l
 //     dual     the same, and t = p (dq k + q dk) / √D with it: do = (Σ t v + Σ p dv - (Σ t) o) / l, in one pass
 //     jvp      do alone, p = exp(s - lse) and o = y from the forward pass
 //
@@ -21,40 +21,48 @@
 // Not yet run on a GPU.
 #include "attention_mma.cuh"
 
-// s: the scores of 16 queries and a tile of keys; becomes exp(s - m). `top`, `total` and `out` (the sums so far, any number
-// of them) follow the maximum. c = log2 e / √D.
+// s: the scores of 16 queries and a tile of keys; becomes exp(s - base). `base` is a row's maximum at some tile: it is
+// raised only once a score exceeds it by SLACK powers of two, which f32 and bf16 bear without loss, so that the sums so
+// far seldom have to follow (as FlashAttention-4 does). Returns whether any row of the warp was raised; `shrink` is what
+// a row's sums are then to be multiplied by. c = log2 e / √D.
+constexpr float SLACK = 8.0f;
 template <int KEYS>
-FIPK_DEVICE void exponentials(float (&s)[KEYS / 8][4], float c, float (&top)[2], float (&total)[2], float (&shrink)[2]) {
+FIPK_DEVICE bool exponentials(float (&s)[KEYS / 8][4], float c, float (&base)[2], float (&total)[2], float (&shrink)[2]) {
+    bool rises = false;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         float most = s[0][2 * half];
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) most = fmaxf(most, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
-        const float now = fmaxf(top[half], row_max(most));
-        // While all keys were padding, the maximum is -inf: any finite number will do in its place.
-        const float base = now == -INFINITY ? 0.0f : now * c;
-        shrink[half] = exp2_approx(top[half] * c - base);
-        top[half] = now;
+        most = row_max(most);
+        // While all keys were padding, both are -inf, and their difference is no number.
+        const bool rise = (most - base[half]) * c > SLACK;
+        shrink[half] = rise ? exp2_approx((base[half] - most) * c) : 1.0f;
+        if (rise) base[half] = most;
         total[half] *= shrink[half];
+        // Where there is no maximum yet any finite number will do.
+        const float less = base[half] == -INFINITY ? 0.0f : -base[half] * c;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
             for (int i = 2 * half; i < 2 * half + 2; i++) {
-                s[n][i] = exp2_approx(fmaf(s[n][i], c, -base));
+                s[n][i] = exp2_approx(fmaf(s[n][i], c, less));
                 total[half] += s[n][i];
             }
         }
+        rises |= rise;
     }
+    return __any_sync(0xffffffffu, rises);
 }
 
 // The end of a row: the sum's inverse, and lse, which one of the four threads that share the row stores.
-FIPK_DEVICE void finish_rows(const Head& h, int row, bool any, float scale, const float (&top)[2], float (&total)[2],
+FIPK_DEVICE void finish_rows(const Head& h, int row, bool any, float scale, const float (&base)[2], float (&total)[2],
                              float* lse) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float sum = row_sum(total[half]);
         const int r = row + threadIdx.x % 32 / 4 + 8 * half;
-        if (threadIdx.x % 4 == 0 && r < h.seq) lse[h.lse + r] = any ? top[half] * scale + logf(sum) : 0.0f;
+        if (threadIdx.x % 4 == 0 && r < h.seq) lse[h.lse + r] = any ? base[half] * scale + logf(sum) : 0.0f;
         total[half] = any ? 1.0f / sum : 0.0f;
     }
 }
@@ -82,9 +90,9 @@ template <int WIDTH, int M, int KEYS, bool HELD> FIPK_DEVICE void attention_forw
     Operands<WIDTH, M, HELD> q;
 #pragma unroll
     for (int m = 0; m < M; m++) q.rows[m] = mine + m * 16 * WIDTH;
-    float out[M][WIDTH / 8][4] = {}, top[M][2], total[M][2] = {};
+    float out[M][WIDTH / 8][4] = {}, base[M][2], total[M][2] = {};
 #pragma unroll
-    for (int m = 0; m < M; m++) top[m][0] = top[m][1] = -INFINITY;
+    for (int m = 0; m < M; m++) base[m][0] = base[m][1] = -INFINITY;
     const float c = p.axes.scale * LOG2_E;
     for (int tile = 0; tile < tiles; tile++) {
         cp_async_wait<0>();
@@ -102,9 +110,10 @@ template <int WIDTH, int M, int KEYS, bool HELD> FIPK_DEVICE void attention_forw
         for (int m = 0; m < M; m++) {
             if (!all) bits.cover(s[m], -INFINITY);
             float shrink[2];
-            exponentials<KEYS>(s[m], c, top[m], total[m], shrink);
-            scale_row(out[m], 0, shrink[0]);
-            scale_row(out[m], 1, shrink[1]);
+            if (exponentials<KEYS>(s[m], c, base[m], total[m], shrink)) {
+                scale_row(out[m], 0, shrink[0]);
+                scale_row(out[m], 1, shrink[1]);
+            }
         }
         if constexpr (M == 1) {
             to_weights<0>(w, s[0]);
@@ -119,7 +128,7 @@ template <int WIDTH, int M, int KEYS, bool HELD> FIPK_DEVICE void attention_forw
 #pragma unroll
     for (int m = 0; m < M; m++) {
         const int row = h.row0 + (threadIdx.x / 32 * M + m) * 16;
-        finish_rows(h, row, keys.end > 0, p.axes.scale, top[m], total[m], p.lse);
+        finish_rows(h, row, keys.end > 0, p.axes.scale, base[m], total[m], p.lse);
         scale_row(out[m], 0, total[m][0]);
         scale_row(out[m], 1, total[m][1]);
         put_rows<WIDTH>(mine + m * 16 * WIDTH, h, p.y, row, out[m], false);
@@ -174,10 +183,11 @@ template <int WIDTH, int KEYS, bool HELD, bool FORWARD> FIPK_DEVICE void attenti
     // o and do, or do alone; then a row's Σ t.
     constexpr int SUMS = FORWARD ? 2 : 1;
     float out[SUMS][WIDTH / 8][4] = {}, moved[2] = {};
-    float top[2] = {-INFINITY, -INFINITY}, total[2] = {};
+    // What is taken from the scores: with FORWARD as they are, else in powers of 2.
+    float base[2] = {-INFINITY, -INFINITY}, total[2] = {};
     if constexpr (!FORWARD) {
-        load_two(p.lse, h, row, top);
-        top[0] *= LOG2_E, top[1] *= LOG2_E;
+        load_two(p.lse, h, row, base);
+        base[0] *= LOG2_E, base[1] *= LOG2_E;
     }
     const float c = p.axes.scale * LOG2_E, slope = keys.alone ? 0.0f : p.axes.scale;
     for (int tile = 0; tile < tiles; tile++) {
@@ -197,18 +207,19 @@ template <int WIDTH, int KEYS, bool HELD, bool FORWARD> FIPK_DEVICE void attenti
         }
         if constexpr (FORWARD) {
             float shrink[2];
-            exponentials<KEYS>(s[0], c, top, total, shrink);
+            if (exponentials<KEYS>(s[0], c, base, total, shrink)) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                moved[half] *= shrink[half];
-                scale_row(out[0], half, shrink[half]);
-                scale_row(out[1], half, shrink[half]);
+                for (int half = 0; half < 2; half++) {
+                    moved[half] *= shrink[half];
+                    scale_row(out[0], half, shrink[half]);
+                    scale_row(out[1], half, shrink[half]);
+                }
             }
         } else {
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
-                for (int i = 0; i < 4; i++) s[0][n][i] = exp2_approx(fmaf(s[0][n][i], c, -top[i / 2]));
+                for (int i = 0; i < 4; i++) s[0][n][i] = exp2_approx(fmaf(s[0][n][i], c, -base[i / 2]));
             }
         }
 #pragma unroll
@@ -238,7 +249,7 @@ template <int WIDTH, int KEYS, bool HELD, bool FORWARD> FIPK_DEVICE void attenti
     __syncthreads();
     moved[0] = row_sum(moved[0]), moved[1] = row_sum(moved[1]);
     if constexpr (FORWARD) {
-        finish_rows(h, row, keys.end > 0, p.axes.scale, top, total, p.lse);
+        finish_rows(h, row, keys.end > 0, p.axes.scale, base, total, p.lse);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const float by = moved[half] * total[half];

@@ -4,8 +4,9 @@ mod common;
 use common::op::{check, check_adjoint, check_gradient, check_reference};
 use fipk::dual::Dual;
 use fipk::ops::{
-    Add, AddPosition, Attention, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding, Interpolate, LayerNorm,
-    Linear, Mean, Op, Pass, Patches, Prepend, Reads, SelectToken, SquaredError,
+    Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding,
+    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Pass, Patches, Prepend, Reads, SelectToken,
+    SquaredError, Subsample, Windows,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, cases};
@@ -76,6 +77,17 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(Conv2d { dilation: [1, 3], ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 3, 3, 3]]),
         (Box::new(Conv2d { groups: 2, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
         (Box::new(Conv2d { groups: 3, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
+        (Box::new(BatchNorm { eps: 1e-5 }), vec![&[2, 3, 5, 5], &[3], &[3], &[3], &[2]]),
+        (Box::new(BatchNorm { eps: 1e-5 }), vec![&[2, 3, 5, 5], &[3], &[3]]),
+        (Box::new(Moment::Mean), vec![&[3]]),
+        (Box::new(Flatten), vec![&[]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 2, 0) }), vec![&[2, 3, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 0, 0) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 1, 2) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(7, 1, 0) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(AveragePool::GLOBAL), vec![&[2, 3, 0, 5]]),
+        (Box::new(Subsample { stride: 0, pad: 1 }), vec![&[2, 3, 5, 5]]),
+        (Box::new(Subsample { stride: 2, pad: 1 }), vec![&[2, 3, 5]]),
     ];
     for (op, shapes) in cases {
         assert!(op.output(&shapes).is_err_and(|what| !what.is_empty()), "{op:?} on {shapes:?}");

@@ -75,7 +75,7 @@ pub fn reading(
     let (vocabulary, positions) = match config {
         Config::Bert(c) => (Some(c.vocab_size), c.max_position_embeddings),
         Config::DistilBert(c) => (Some(c.vocab_size), c.max_position_embeddings),
-        Config::Vit(_) | Config::Mlp(_) => (None, usize::MAX),
+        _ => (None, usize::MAX),
     };
     let pixels = Network { config: config.clone(), head: head.unwrap_or(Head::None) }.pixels();
     let (form, own) = match pixels {

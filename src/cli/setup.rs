@@ -145,9 +145,11 @@ fn labels(task: &Task) -> &[String] {
 }
 
 type Data = Box<dyn Dataset>;
+/// Held-out data and what it is called.
+type HeldOut = Option<(Data, String)>;
 
 /// Training data and held-out data, as the settings name them.
-fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, Option<(Data, String)>, Preprocess)> {
+fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, HeldOut, Preprocess)> {
     let spec: Spec =
         settings.data.as_deref().ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?.parse()?;
     // A network from scratch takes its labels' names from the data.

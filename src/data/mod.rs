@@ -33,6 +33,7 @@ pub mod table;
 pub mod text;
 pub mod tokenizer;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 pub use ahead::{Ahead, ahead};
@@ -129,6 +130,32 @@ pub struct Batch {
     pub rows: usize,
     pub inputs: Vec<Input>,
     pub targets: Targets,
+}
+
+impl Batch {
+    /// Without the rows that are padding.
+    pub fn unpadded(&self) -> Cow<'_, Self> {
+        let rows = self.examples.len();
+        if rows == self.rows {
+            return Cow::Borrowed(self);
+        }
+        let mut cut = self.clone();
+        for input in &mut cut.inputs {
+            let each = input.shape.iter().skip(1).product::<usize>();
+            input.shape[0] = rows;
+            match &mut input.values {
+                Values::Real(x) => x.truncate(rows * each),
+                Values::Index(x) => x.truncate(rows * each),
+            }
+        }
+        cut.targets = match cut.targets {
+            Targets::Classes(y) => Targets::Classes(y[..rows].to_vec()),
+            Targets::Scores(y) => Targets::Scores(y[..rows].to_vec()),
+            Targets::Tokens(y) => Targets::Tokens(y[..y.len() / self.rows * rows].to_vec()),
+        };
+        cut.rows = rows;
+        Cow::Owned(cut)
+    }
 }
 
 /// A data set in memory.

@@ -8,7 +8,9 @@ pub mod head;
 pub mod hub;
 mod mlp;
 mod network;
+mod resnet;
 mod sample;
+mod vgg;
 mod vit;
 
 pub use config::Config;

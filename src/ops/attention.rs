@@ -11,7 +11,8 @@ use crate::tensor::{Element, Shape, View};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-mod cuda;
+pub mod config;
+pub mod cuda;
 
 /// Inputs: q, k, v [B, S, H D], the heads side by side in the last axis, and where there is padding mask [B, S] (0: a
 /// padding key, else attend). Saves log Σ exp of the scores as [B, H, S]. A query with no key to attend to gives zeros.

@@ -1,8 +1,9 @@
 //! The op table: every op on awkward sizes.
 use super::case::{Case, Input, Role};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, Conv2d, CrossEntropy, Distance, Embedding, Interpolate, LayerNorm, Linear,
-    Mean, Op, Patches, Prepend, SelectToken, SquaredError,
+    Activation, Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance, Embedding,
+    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend, SelectToken, SquaredError,
+    Subsample, Windows,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -79,9 +80,9 @@ pub fn cases(seed: u64) -> Vec<Case> {
         far.data.iter_mut().for_each(|v| *v += 30.0);
         put(Box::new(LayerNorm { eps: 1e-5 }), 8.0, vec![far, m.scales(n), m.parameter(n, 1.0)]);
     }
-    // The widths that kernels are made for, and one that takes two of them, among the heads.
+    // The widths that kernels are made for, odd ones, and one that takes two of the portable, among the heads.
     let small = [(1, 1, 1, 1), (2, 3, 2, 5), (3, 31, 3, 7), (1, 33, 1, 32), (2, 257, 2, 13)];
-    let wide = [(2, 33, 1, 64), (1, 31, 2, 80), (1, 65, 1, 128), (1, 7, 1, 160)];
+    let wide = [(2, 33, 1, 64), (1, 31, 2, 80), (1, 65, 1, 128), (1, 7, 1, 160), (1, 70, 1, 48), (2, 33, 1, 96)];
     for (b, s, heads, d) in small.into_iter().chain(wide) {
         let shape = [b, s, heads * d];
         let qkv = [m.normal(&shape, 1.0), m.normal(&shape, 1.0), m.normal(&shape, 1.0)];
@@ -118,7 +119,48 @@ pub fn cases(seed: u64) -> Vec<Case> {
         inputs.extend(bias.then(|| m.parameter(&w[..1], 1.0)));
         put(Box::new(op), 8.0, inputs);
     }
+    for shape in [&[1, 1][..], &[7, 3], &[2, 3, 1, 1], &[3, 5, 7, 9], &[2, 31, 4, 4], &[5, 7, 33, 31]] {
+        let c = &shape[1..2];
+        let (mean, mut variance) = (m.parameter(c, 0.5), m.scales(c));
+        variance.data.iter_mut().for_each(|v| *v = v.abs() + 0.1);
+        let inputs = vec![m.normal(shape, 1.0), mean, variance, m.scales(c), m.parameter(c, 1.0)];
+        put(Box::new(BatchNorm { eps: 1e-5 }), 8.0, inputs);
+        // Far from zero, where a variance by E x² - (E x)² would lose its digits.
+        let mut far = m.normal(shape, 1.0);
+        far.data.iter_mut().for_each(|v| *v += 30.0);
+        for moment in [Moment::Mean, Moment::Variance] {
+            put(Box::new(moment), 8.0, vec![m.normal(shape, 1.0)]);
+            put(Box::new(moment), 8.0, vec![far.clone()]);
+        }
+        put(Box::new(Flatten), 0.0, vec![m.normal(shape, 1.0)]);
+    }
+    for (x, windows) in pools() {
+        put(Box::new(MaxPool { windows }), 0.0, vec![m.normal(&x, 1.0)]);
+        for count_padding in [false, true] {
+            put(Box::new(AveragePool { windows, count_padding }), 8.0, vec![m.normal(&x, 1.0)]);
+        }
+    }
+    for (x, stride, pad) in [([1, 1, 1, 1], 1, 0), ([2, 3, 7, 5], 2, 1), ([3, 16, 8, 8], 2, 8), ([5, 4, 33, 31], 3, 0)]
+    {
+        put(Box::new(Subsample { stride, pad }), 0.0, vec![m.normal(&x, 1.0)]);
+    }
     cases
+}
+
+/// x, and windows that overlap, leave pixels out, reach into padding or past the end, or adapt to the output.
+fn pools() -> Vec<([usize; 4], Windows)> {
+    let strided = |kernel, stride, padding, ceil| Windows::Strided { kernel, stride, padding, ceil };
+    vec![
+        ([1, 1, 1, 1], Windows::square(1, 1, 0)),
+        ([2, 3, 8, 6], Windows::square(2, 2, 0)),
+        ([2, 3, 9, 7], Windows::square(3, 2, 1)),
+        ([1, 2, 6, 6], strided([3, 2], [2, 3], [1, 0], true)),
+        ([3, 2, 7, 8], strided([2, 2], [2, 2], [1, 1], true)),
+        ([2, 5, 5, 7], Windows::global()),
+        ([2, 3, 7, 5], Windows::Adaptive { to: [3, 2] }),
+        ([1, 2, 2, 3], Windows::Adaptive { to: [4, 3] }),
+        ([5, 9, 31, 33], Windows::square(3, 2, 1)),
+    ]
 }
 
 /// x, W, how, and whether with a bias: strides, padding, dilation, groups, depthwise; kernels of one tap, of one row

@@ -98,10 +98,10 @@ proptest! {
 
     #[test]
     fn no_preprocessor_config_makes_its_reader_panic(key in "(do_)?(resize|size|resample|crop_pct|center_crop|crop_size|rescale|image_mean|image_std)", value in "(true|-?[0-9]{1,3}(.5)?|null|\"a\"|\\[[0-9, ]{0,4}\\]|\\{\"(height|width|shortest_edge)\": ?[0-9]{1,20}\\})") {
-        if let Ok(map) = serde_json::from_str(&format!("{{\"{key}\": {value}}}")) {
-            if let Ok(preprocess) = Preprocess::from_map(&map, "f") {
-                prop_assert_eq!(Preprocess::from_map(&preprocess.to_map(), "f").unwrap(), preprocess);
-            }
+        if let Ok(map) = serde_json::from_str(&format!("{{\"{key}\": {value}}}"))
+            && let Ok(preprocess) = Preprocess::from_map(&map, "f")
+        {
+            prop_assert_eq!(Preprocess::from_map(&preprocess.to_map(), "f").unwrap(), preprocess);
         }
     }
 }

@@ -124,7 +124,7 @@ impl Fields<'_> {
     }
 
     /// A number for both sides, or [height, width].
-    fn sides(&self, key: &str, default: usize) -> Result<(usize, usize)> {
+    pub(super) fn sides(&self, key: &str, default: usize) -> Result<(usize, usize)> {
         const MOST: usize = 1 << 14;
         let side = |v: &Value| v.as_u64().map(|n| n as usize).filter(|n| (1..=MOST).contains(n));
         let sides = match self.get(key) {
