@@ -39,9 +39,10 @@ impl Op for Moment {
             _ => Err(format!("wants x [N, C, ..]; got {x:?}")),
         }
     }
-    /// The means that a variance is about.
+    /// The means that a variance is about, and after them what they lose as f32: of two numbers far from zero but near each
+    /// other, x less a rounded mean would be mostly rounding.
     fn saved(&self, x: &[&[usize]]) -> usize {
-        if *self == Self::Variance { x[0][1] } else { 0 }
+        if *self == Self::Variance { 2 * x[0][1] } else { 0 }
     }
     fn reverse_reads(&self) -> Reads {
         if *self == Self::Variance { Reads::inputs(&[0]) } else { Reads::NOTHING }
@@ -73,7 +74,11 @@ impl Op for Moment {
             y.iter_mut().zip(means).for_each(|(y, m)| *y = m as f32);
             return;
         }
-        saved.iter_mut().zip(&means).for_each(|(s, m)| *s = *m as f32);
+        let (high, low) = saved.split_at_mut(means.len());
+        for ((high, low), mean) in high.iter_mut().zip(low).zip(&means) {
+            *high = *mean as f32;
+            *low = (mean - f64::from(*high)) as f32;
+        }
         // What the mean loses as an f32 comes off again: Σ (x − m)² − n (mean − m)².
         let sums = p.sums(|c, plane| {
             let (x, mean) = (p.plane(x, plane), means[c] as f32);
@@ -90,8 +95,8 @@ impl Op for Moment {
             Self::Mean => dy.iter_mut().zip(means(p, dx)).for_each(|(dy, m)| *dy = m as f32),
             Self::Variance => {
                 let sums = p.sums(|c, plane| {
-                    let mean = saved[c];
-                    sum2(p.plane(x[0].data, plane), p.plane(dx, plane), |x, d| [(x - mean) * d, 0.0])
+                    let (mean, rest) = (saved[c], saved[p.channels + c]);
+                    sum2(p.plane(x[0].data, plane), p.plane(dx, plane), |x, d| [(x - mean - rest) * d, 0.0])
                 });
                 dy.iter_mut().zip(sums).for_each(|(dy, s)| *dy = (2.0 * s[0] / p.count() as f64) as f32);
             }
@@ -107,14 +112,15 @@ impl Op for Moment {
                 Self::Mean if add => gx.iter_mut().for_each(|g| *g += each),
                 Self::Mean => gx.fill(each),
                 Self::Variance => {
-                    let (x, mean, twice) = (p.plane(x[0].data, plane), saved[c], 2.0 * each);
+                    let (x, twice) = (p.plane(x[0].data, plane), 2.0 * each);
+                    let (mean, rest) = (saved[c], saved[p.channels + c]);
                     arch.dispatch(
                         #[inline(always)]
                         || {
                             for (g, x) in gx.iter_mut().zip(x) {
                                 // What is not added to may hold anything, a NaN too.
                                 let old = if add { *g } else { 0.0 };
-                                *g = twice.mul_add(x - mean, old);
+                                *g = twice.mul_add(x - mean - rest, old);
                             }
                         },
                     );
