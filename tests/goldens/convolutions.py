@@ -3,6 +3,7 @@ here from their published architectures, with the names of the sources that trai
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -121,6 +122,29 @@ def cases(make):
 
         return case, write
 
+    def batch_norm_training():
+        """Six steps of SGD with momentum from the `vgg_bn` model, in training mode: what batch norms do there."""
+        rng = make.generator("batch_norm_training")
+        folder = make.clean_folder("batch_norm_training")
+        images, labels = make.normal(rng, (8, 3, 12, 12)), torch.from_numpy(rng.integers(0, 3, 8))
+        batches = torch.from_numpy(rng.permuted(torch.arange(8).repeat(3, 1).numpy(), axis=1).reshape(6, 4))
+        model = Vgg(vgg["features"], True, 3, [], 3)
+        # What the file lacks is the count of batches, and that begins at zero.
+        model.load_state_dict(load_file(make.HERE / "vgg_bn" / "model.safetensors"), strict=False)
+        model = model.double().train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+        losses = []
+        for rows in batches:
+            loss = F.cross_entropy(model(images[rows].double()), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        make.save(folder / "inputs.safetensors", {"pixel_values": images, "labels": labels, "batches": batches})
+        final = {f"final.{n}": t for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+        make.save(folder / "expected.safetensors", {"losses": torch.stack(losses), **final})
+        print(f"batch_norm_training: losses {losses[0]:.4f} to {losses[-1]:.4f}")
+
     cifar = {"model_type": "resnet_cifar", "depth": 8, "num_channels": 3, "num_labels": 4}
     vgg = {"model_type": "vgg", "features": [4, "M", 6, 6, "M"], "image_size": 12, "num_labels": 3}
     return [
@@ -132,5 +156,6 @@ def cases(make):
             {**vgg, "pool_size": 2, "hidden": [5, 7]}, (2, 3, 12, 12)),
         own("vgg_bn", lambda: Vgg(vgg["features"], True, 3, [], 3),
             {**vgg, "pool_size": 3, "hidden": [], "batch_norm": True}, (2, 3, 12, 12)),
+        ("batch_norm_training", batch_norm_training),
         own("lenet5", lambda: LeNet5(3), {"model_type": "lenet5", "num_labels": 3}, (2, 1, 28, 28)),
     ]
