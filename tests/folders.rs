@@ -1,8 +1,10 @@
 //! Model folders: configs read as Hugging Face means them, parameters found by name, folders that load in `transformers`.
+use fipk::models::Network;
 use fipk::models::config::{Config, ProblemType, RawConfig};
 use fipk::models::folder::{self, ModelFolder};
 use fipk::models::head::Head;
 use fipk::ops::Activation;
+use fipk::params::Layout;
 use fipk::params::atomic::Folder;
 use fipk::params::save::Precision;
 use fipk::params::weights::{Dtype, INDEX_FILE, SINGLE_FILE};
@@ -267,7 +269,7 @@ fn everything_unknown_goes_along() {
     let both = [(word, NUMBERS), ("cls.predictions.decoder.weight", NUMBERS)];
     for (out, tensors, precision) in [("keep", &both[..1], Precision::Keep), ("full", &both[..], Precision::F32)] {
         let out = Folder::create(&dir.path().join(out), false).unwrap();
-        source.write(&out, tensors, &source.raw, precision).unwrap();
+        source.write(&out, tensors, &source.raw, precision, 0).unwrap();
         let out = out.commit().unwrap();
         let mut files: Vec<_> =
             fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -305,7 +307,7 @@ fn a_tied_duplicate_that_is_stored_follows_its_original() {
     let source =
         model(&dir.path().join("in"), r#"{"model_type":"bert","architectures":["BertForMaskedLM"]}"#, &[word, copy]);
     let out = Folder::create(&dir.path().join("out"), false).unwrap();
-    source.write(&out, &[(word, NUMBERS)], &source.raw, Precision::Keep).unwrap();
+    source.write(&out, &[(word, NUMBERS)], &source.raw, Precision::Keep, 0).unwrap();
     let written = ModelFolder::open_dir(&out.commit().unwrap()).unwrap();
     let five_six_seven = [0x00, 0x45, 0x00, 0x46, 0x00, 0x47];
     assert_eq!(written.weights.bytes(word).unwrap(), five_six_seven);
@@ -331,7 +333,7 @@ fn base_prefixes_old_names_and_new_heads() {
     let norm = ["bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.bias"].map(|name| (name, NUMBERS));
     let write = |out: &str, tensors: &[(&str, View)], raw: &RawConfig| {
         let out = Folder::create(&dir.path().join(out), false).unwrap();
-        source.write(&out, tensors, raw, Precision::Keep).unwrap();
+        source.write(&out, tensors, raw, Precision::Keep, 0).unwrap();
         names(&out.commit().unwrap())
     };
     let same = write("base", &norm, &source.raw);
@@ -361,7 +363,7 @@ fn a_failed_write_leaves_no_folder() {
     let broken: RawConfig = serde_json::from_str(r#"{"model_type":"bert","hidden_size":0}"#).unwrap();
     for (view, raw) in [(bad, &source.raw), (NUMBERS, &broken)] {
         let out = Folder::create(&dir.path().join("runs/out"), false).unwrap();
-        assert!(source.write(&out, &[("bert.a", view)], raw, Precision::Keep).is_err());
+        assert!(source.write(&out, &[("bert.a", view)], raw, Precision::Keep, 0).is_err());
         drop(out);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the source is left");
     }
@@ -378,7 +380,7 @@ fn overwriting_the_source_itself_is_safe() {
     let dir = tempfile::tempdir().unwrap();
     let source = model(&dir.path().join("in"), r#"{"model_type":"bert"}"#, &["bert.a", "bert.b"]);
     let out = Folder::create(&source.dir, true).unwrap();
-    source.write(&out, &[("bert.a", NUMBERS)], &source.raw, Precision::Keep).unwrap();
+    source.write(&out, &[("bert.a", NUMBERS)], &source.raw, Precision::Keep, 0).unwrap();
     out.commit().unwrap();
     let again = ModelFolder::open_dir(&source.dir).unwrap();
     assert_eq!(again.weights.bytes("bert.b"), source.weights.bytes("bert.b"), "the old map still reads");
@@ -416,13 +418,41 @@ fn a_network_made_here_is_a_folder_too() {
             .unwrap();
     let out = Folder::create(&dir.path().join("net"), false).unwrap();
     let weight = View { data: &[1.0, 2.0, 3.0], shape: &[1, 3] };
-    folder::write_new(&out, &[("fc.weight", weight), ("fc.bias", View { data: &[0.5], shape: &[1] })], &raw).unwrap();
+    folder::write_new(&out, &[("fc.weight", weight), ("fc.bias", View { data: &[0.5], shape: &[1] })], &raw, 0)
+        .unwrap();
     let net = ModelFolder::open(out.commit().unwrap().to_str().unwrap()).unwrap();
     assert_eq!(net.head(None).unwrap(), Head::Regression);
     let mut got = [0.0; 3];
     net.weights.read("fc.weight", &[1, 3], &mut got).unwrap();
     assert_eq!(got, [1.0, 2.0, 3.0]);
     assert_eq!(net.weights.metadata().unwrap()["format"], "pt");
+}
+
+#[test]
+fn batch_norms_count_the_batches_they_took_in() {
+    let count = |folder: &ModelFolder, name: &str| {
+        let bytes = folder.weights.bytes(name).unwrap_or_else(|| panic!("no {name}"));
+        (folder.weights.info(name).unwrap().shape.clone(), i64::from_le_bytes(bytes.try_into().unwrap()))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let source =
+        ModelFolder::open_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/resnet_basic")).unwrap();
+    let name = "resnet.embedder.embedder.normalization.num_batches_tracked";
+    let (shape, before) = count(&source, name);
+    let network = Network::new(source.config.clone(), source.head(None).unwrap()).unwrap();
+    let layout = Layout::trained(&network.params().unwrap());
+    let weights = network.load(&source, &layout, None).unwrap();
+    let tensors = network.tensors(&layout, &weights);
+    for batches in [0, 5] {
+        let out = Folder::create(&dir.path().join(batches.to_string()), false).unwrap();
+        source.write(&out, &tensors, &source.raw, Precision::F32, batches).unwrap();
+        let written = ModelFolder::open_dir(&out.commit().unwrap()).unwrap();
+        assert_eq!(count(&written, name), (shape.clone(), before + batches as i64));
+    }
+    // One that comes from no folder has the counts as well, for PyTorch expects them.
+    let out = Folder::create(&dir.path().join("new"), false).unwrap();
+    folder::write_new(&out, &tensors, &source.raw, 7).unwrap();
+    assert_eq!(count(&ModelFolder::open_dir(&out.commit().unwrap()).unwrap(), name), (vec![], 7));
 }
 
 /// The Python that has `transformers`: `FIPK_PYTHON`, else `python3`.
@@ -507,7 +537,7 @@ fn what_is_written_loads_in_transformers() {
         tensors.extend(*extra);
         let raw = head.map_or(source.raw.clone(), |h| h.describe(&source.config, &source.raw, &[]));
         let out = Folder::create(&dir.path().join(format!("out{i}")), false).unwrap();
-        source.write(&out, &tensors, &raw, *precision).unwrap();
+        source.write(&out, &tensors, &raw, *precision, 0).unwrap();
         let out = out.commit().unwrap();
         assert_eq!(out.join(INDEX_FILE).exists(), *name == "mlm", "sharded as the source was");
         outputs.push(out);

@@ -1,5 +1,5 @@
 //! The record of a run, and what is made of it: tables, plots, the HTML page.
-use fipk::report::plots::{Bar, Bars, Line, LinePlot, Overlay, Series, decimate, running_mean};
+use fipk::report::plots::{Bar, Bars, Line, LinePlot, Overlay, Series, Strip, Strips, decimate, running_mean};
 use fipk::report::tables::{Screen, markdown, render as render_table};
 use fipk::report::*;
 use sample::{comparison, layer, metrics, noise, synthetic};
@@ -42,7 +42,9 @@ fn one_of_each() -> Vec<Event> {
         Step { step: 2, steps: 4, loss: 3.0, cross_entropy: Some(1.0), pull: Some(2.0), ..Step::default() }.into(),
         Eval { step: 2, network: Network::Projected, metrics: metrics(&[("accuracy", 1.0)]), ..Eval::default() }.into(),
         Eval { network: Network::Unprojected, distance: Some(0.125), sparsity: 0.75, ..Eval::default() }.into(),
-        Layer { name: "w".into(), shape: vec![2, 3], parameters: 6, zeros: 4, prunable: true, histogram: None }.into(),
+        Layer { name: "w".into(), shape: vec![2, 3], parameters: 6, zeros: 4, prunable: true, ..Layer::default() }
+            .into(),
+        Layer { shape: vec![2, 1, 3, 1], filters: vec![2, 0], ..Layer::default() }.into(),
         Layer { histogram: Some(Histogram::of(&[1.0, -1.0], &[0.0, 1.0], 2)), ..Layer::default() }.into(),
         Drift { distances: [("kl".into(), quantiles)].into(), same_top1: Some(0.5), ..Drift::default() }.into(),
         comparison().into(),
@@ -359,6 +361,31 @@ fn bars_and_histograms_are_xml() {
     }
 }
 
+#[test]
+fn strips_fall_from_the_fullest_part_to_the_empty_ones() {
+    let strip = |shares: &[f64]| Strip { name: "conv<1>".into(), shares: shares.to_vec(), text: "1 of 4".into() };
+    let strips = vec![strip(&[0.5, 0.0, 1.0, 0.25]), strip(&[0.0, 0.0]), strip(&[])];
+    let svg = Strips { label: "share left".into(), strips }.svg(600).unwrap();
+    let parsed = parse(&svg);
+    assert!(texts(&parsed).contains(&"conv<1>") && texts(&parsed).contains(&"1 of 4"));
+    let polygons: Vec<roxmltree::Node> =
+        parsed.descendants().filter(|node| node.tag_name().name() == "polygon").collect();
+    assert_eq!(polygons.len(), 1, "strips without anything left have no profile");
+    let numbers = polygons[0].attribute("points").unwrap().split([' ', ',']).filter_map(|n| n.parse::<f64>().ok());
+    let numbers: Vec<f64> = numbers.collect();
+    let (x, y): (Vec<f64>, Vec<f64>) = numbers.chunks(2).map(|p| (p[0], p[1])).unzip();
+    let base = y[0];
+    let heights: Vec<f64> = [1, 3, 5].map(|i| (base - y[i]) / (base - y[1])).to_vec();
+    for (got, want) in heights.iter().zip([1.0, 0.5, 0.25]) {
+        assert!((got - want).abs() <= 0.02, "{heights:?}");
+    }
+    // The empty quarter of the four parts is left free.
+    let track =
+        parsed.descendants().find(|node| node.tag_name().name() == "rect" && node.attribute("fill") == Some("#E6E6E6"));
+    let width: f64 = track.unwrap().attribute("width").unwrap().parse().unwrap();
+    assert!(((x[6] - x[0]) / width - 0.75).abs() <= 0.01, "{x:?} of {width}");
+}
+
 /// The page as XML (it is written to be both), so that a stray `<` or `&` cannot hide.
 fn page(html: &str) -> roxmltree::Document<'_> {
     let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
@@ -445,6 +472,7 @@ fn names_are_escaped() {
             prunable: true,
             histogram: Some(Histogram::of(&[1.0], &[2.0], 4)),
             shape: vec![4],
+            filters: vec![2, 0],
         }
         .into(),
         Layer { name: evil.into(), parameters: 4, zeros: 2, prunable: true, ..Layer::default() }.into(),

@@ -295,7 +295,7 @@ fn numbers_round_to_nearest_even_and_keep_their_types() {
     ];
     let save = |precision| {
         let out = Folder::create(&dir.path().join(format!("{precision:?}")), false).unwrap();
-        save::write_weights(&out, &parameters, Some(&source), |n| Some(format!("kept.{n}")), precision).unwrap();
+        save::write_weights(&out, &parameters, Some(&source), |n| Some(format!("kept.{n}")), &[], precision).unwrap();
         let out = out.commit().unwrap();
         assert_eq!(listing(&out), [SINGLE_FILE]);
         (stored(&out.join(SINGLE_FILE)), Weights::open(&out).unwrap())
@@ -332,7 +332,7 @@ fn a_sharded_source_stays_sharded() {
     ];
     let out = Folder::create(&dir.path().join("out"), false).unwrap();
     let carry = |n: &str| Some(n.to_string());
-    save::write_weights(&out, &parameters, Some(&source), carry, Precision::F32).unwrap();
+    save::write_weights(&out, &parameters, Some(&source), carry, &[], Precision::F32).unwrap();
     let out = out.commit().unwrap();
 
     let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
@@ -389,7 +389,7 @@ fn a_full_disk_leaves_nothing_behind() {
         let out = dir.path().join("runs/model");
         let folder = Folder::create(&out, false).unwrap();
         let parameters = [Parameter { name: "w", source: None, shape: &[100_000], data: &numbers }];
-        let full = save::write_weights(&folder, &parameters, None, |_| None, Precision::F32).unwrap_err();
+        let full = save::write_weights(&folder, &parameters, None, |_| None, &[], Precision::F32).unwrap_err();
         drop(folder);
         let info = TensorInfo { dtype: Dtype::F32, shape: vec![100_000] };
         let file = dir.path().join("y.safetensors");

@@ -24,6 +24,8 @@ CASES = {
     "minilm-teacher": ("minilm", 16, 64, "forward", 10),
     "bert-base": ("bert-base", 8, 128, "cached", 4),
     "bert-base-teacher": ("bert-base", 8, 128, "forward", 4),
+    "resnet20": ("resnet20", 128, 1, "cached", 10),
+    "vit-b16": ("vit-b16", 4, 1, "cached", 4),
     "bert-base-32": ("bert-base", 32, 128, "cached", 4),
     "bert-base-32-teacher": ("bert-base", 32, 128, "forward", 4),
 }

@@ -8,6 +8,8 @@ off: the distance compares the network with itself.
 import argparse
 import contextlib
 import copy
+import json
+import pathlib
 import statistics
 
 import numpy as np
@@ -17,6 +19,7 @@ import transformers
 from common import (Phases, Unwatched, add_arguments, autocast, compiled, describe, median_ms, peak_memory, peak_rss_mib, set_up,
                     show)
 from project import by_kthvalue, by_sort, by_topk, flatten
+from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
@@ -30,6 +33,47 @@ class LeNet300(torch.nn.Module):
 
     def forward(self, pixel_values):
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(pixel_values)))))
+
+
+class CifarResNet20(torch.nn.Module):
+    """The ResNet-20 of He et al. 2015 for CIFAR-10, its shortcuts without parameters, named as fipk's resnet_cifar."""
+
+    class Block(torch.nn.Module):
+        def __init__(self, before, planes, stride):
+            super().__init__()
+            self.conv1 = torch.nn.Conv2d(before, planes, 3, stride, 1, bias=False)
+            self.bn1 = torch.nn.BatchNorm2d(planes)
+            self.conv2 = torch.nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+            self.bn2 = torch.nn.BatchNorm2d(planes)
+            self.pad = planes // 4 if stride != 1 or before != planes else None
+
+        def forward(self, x):
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            return F.relu(y + (x if self.pad is None else F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))))
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False), torch.nn.BatchNorm2d(16)
+        before = 16
+        for stage, planes in enumerate((16, 32, 64)):
+            blocks = []
+            for i in range(3):
+                blocks.append(self.Block(before, planes, 2 if stage and not i else 1))
+                before = planes
+            setattr(self, f"layer{stage + 1}", torch.nn.Sequential(*blocks))
+        self.linear = torch.nn.Linear(64, 10)
+
+    def forward(self, pixel_values):
+        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(pixel_values))))))
+        return self.linear(x.mean((2, 3)))
+
+    def save_pretrained(self, folder):
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"model_type": "resnet_cifar", "depth": 20, "shortcut": "A", "num_channels": 3, "image_size": 32,
+                  "num_labels": 10}
+        (folder / "config.json").write_text(json.dumps(config))
+        save_file({n: t.contiguous() for n, t in self.state_dict().items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 SIZES = {
@@ -46,6 +90,11 @@ def build(args):
         model = LeNet300().to(on)
         batches = [{"pixel_values": torch.randn(args.batch, 784, device=on)} for _ in range(BATCHES)]
         return model.eval(), [model.fc1.weight, model.fc2.weight], batches
+    if args.model == "resnet20":
+        model = CifarResNet20().to(on)
+        batches = [{"pixel_values": torch.randn(args.batch, 3, 32, 32, device=on)} for _ in range(BATCHES)]
+        # The statistics of batch norms stay, as they do along a path.
+        return model.eval(), [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d)], batches
     if args.model == "vit-b16":
         model = ViTForImageClassification(ViTConfig(num_labels=1000)).to(on)
         batches = [{"pixel_values": torch.randn(args.batch, 3, 224, 224, device=on)} for _ in range(BATCHES)]
@@ -204,7 +253,7 @@ def time_jvp(args, model, batches):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["tiny", "minilm", "bert-base", "vit-b16", "mlp"], default="minilm")
+    parser.add_argument("--model", choices=["tiny", "minilm", "bert-base", "vit-b16", "resnet20", "mlp"], default="minilm")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seq", type=int, default=64)
     parser.add_argument("--teacher", choices=["cached", "forward"], default="cached")

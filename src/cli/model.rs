@@ -60,7 +60,7 @@ impl Model {
         raw: &RawConfig,
         dtype: SaveDtype,
     ) -> Result<()> {
-        self.folder.write(out, &self.network.tensors(layout, weights), raw, dtype.precision())
+        self.folder.write(out, &self.network.tensors(layout, weights), raw, dtype.precision(), 0)
     }
 }
 

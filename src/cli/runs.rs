@@ -6,11 +6,11 @@ use super::require;
 use super::setup::Setup;
 use super::stop;
 use crate::fip::evaluate::Evaluation;
-use crate::fip::recipe::Method;
+use crate::fip::recipe::{BatchNorms, Method};
 use crate::fip::run::{Job, Outcome, Run};
 use crate::models::folder;
-use crate::params::Role;
 use crate::params::atomic::Folder;
+use crate::params::{Role, Span};
 use crate::report::numbers::{number, percent};
 use crate::report::{self, Event, Histogram, Progress, Recorder, html};
 use crate::{Error, Result};
@@ -158,15 +158,18 @@ fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, manner: &Manner, o
             zeros,
             prunable,
             histogram: (prunable || nth == 0).then(|| Histogram::of(before, after, BINS)),
+            filters: if prunable { filters(span, after) } else { Vec::new() },
         })?;
     }
     let model = out.join(MODEL);
     let folder = Folder::create(&model, true)?;
     let tensors = setup.network.tensors(&setup.layout, &outcome.weights);
+    let followed = setup.settings.objective.batch_norm == BatchNorms::Running;
+    let batches = if followed { outcome.steps * setup.settings.optimization.accumulation } else { 0 };
     match &setup.folder {
-        Some(from) => from.write(&folder, &tensors, &setup.raw, setup.settings.save_dtype.precision())?,
+        Some(from) => from.write(&folder, &tensors, &setup.raw, setup.settings.save_dtype.precision(), batches)?,
         None => {
-            folder::write_new(&folder, &tensors, &setup.raw)?;
+            folder::write_new(&folder, &tensors, &setup.raw, batches)?;
             // How bytes became numbers.
             let map = serde_json::Value::Object(setup.preprocess.to_map());
             folder.write("preprocessor_config.json", |w| w.write_all(format!("{map:#}\n").as_bytes()))?;
@@ -193,6 +196,15 @@ fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, manner: &Manner, o
         output.remark(format!("\nmodel   {}\nreport  {}", model.display(), page.display()));
     }
     judged.map(|()| outcome)
+}
+
+/// How many weights each filter of a convolution has left.
+fn filters(span: &Span, weights: &[f32]) -> Vec<u64> {
+    let each = match span.shape[..] {
+        [_, c, h, w] => c * h * w,
+        _ => return Vec::new(),
+    };
+    weights.chunks(each).map(|filter| filter.iter().filter(|&&x| x != 0.0).count() as u64).collect()
 }
 
 /// Whether the stored network is what was asked for.

@@ -91,9 +91,17 @@ impl ModelFolder {
     ///
     /// A tied duplicate is stored where this folder stores it, with its original's numbers. Where `raw` names
     /// other `architectures` than this folder's, the former head's tensors stay behind. With
-    /// [`Precision::F32`] a `dtype` in the config becomes float32. Errors as [`save::write_weights`].
-    pub fn write(&self, out: &Folder, tensors: &[(&str, View)], raw: &RawConfig, precision: Precision) -> Result<()> {
-        write(out, Some(self), tensors, raw, precision)
+    /// [`Precision::F32`] a `dtype` in the config becomes float32. `batches` is how many the running averages of batch norms
+    /// have taken in since, which PyTorch counts beside them. Errors as [`save::write_weights`].
+    pub fn write(
+        &self,
+        out: &Folder,
+        tensors: &[(&str, View)],
+        raw: &RawConfig,
+        precision: Precision,
+        batches: u64,
+    ) -> Result<()> {
+        write(out, Some(self), tensors, raw, precision, batches)
     }
 
     /// SHA-256, in hexadecimal, of `config.json` and of every tensor's name, type, shape and bytes, in the order
@@ -122,8 +130,8 @@ impl ModelFolder {
 }
 
 /// Writes a model that comes from no folder, as [`ModelFolder::write`] does.
-pub fn write_new(out: &Folder, tensors: &[(&str, View)], raw: &RawConfig) -> Result<()> {
-    write(out, None, tensors, raw, Precision::F32)
+pub fn write_new(out: &Folder, tensors: &[(&str, View)], raw: &RawConfig, batches: u64) -> Result<()> {
+    write(out, None, tensors, raw, Precision::F32, batches)
 }
 
 fn write(
@@ -132,6 +140,7 @@ fn write(
     tensors: &[(&str, View)],
     raw: &RawConfig,
     precision: Precision,
+    batches: u64,
 ) -> Result<()> {
     // Parsed again, so that what is written can be opened.
     let config = Config::from_raw(&out.target().join(CONFIG_FILE).display().to_string(), raw)?;
@@ -148,7 +157,9 @@ fn write(
         }
         parameters.push(Parameter { name: names.written(name), source: stored, shape: view.shape, data: view.data });
     }
-    save::write_weights(out, &parameters, source.map(|s| &s.weights), |name| names.carried(name), precision)?;
+    let counts = counts(source, &names, tensors, batches);
+    let weights = source.map(|s| &s.weights);
+    save::write_weights(out, &parameters, weights, |name| names.carried(name), &counts, precision)?;
 
     let mut raw = raw.clone();
     if precision == Precision::F32 {
@@ -171,6 +182,25 @@ fn write(
         out.copy(&path, name)?;
     }
     Ok(())
+}
+
+/// `num_batches_tracked` of every batch norm, where the source counts it or there is no source.
+fn counts(
+    source: Option<&ModelFolder>,
+    names: &Names,
+    tensors: &[(&str, View)],
+    batches: u64,
+) -> Vec<(String, [u8; 8])> {
+    let norms = tensors.iter().filter_map(|(name, _)| name.strip_suffix("running_var"));
+    let count = |stem: &str| {
+        let name = format!("{stem}num_batches_tracked");
+        let before = match source {
+            None => 0,
+            Some(s) => i64::from_le_bytes(s.weights.bytes(&s.stored(&name)?)?.try_into().ok()?),
+        };
+        Some((names.written(&name).to_string(), before.saturating_add_unsigned(batches).to_le_bytes()))
+    };
+    norms.filter_map(count).collect()
 }
 
 /// Under which names tensors are written.

@@ -59,12 +59,14 @@ pub fn write_file(path: &Path, tensors: &[Tensor], metadata: &Metadata) -> Resul
 ///
 /// Source tensors that no parameter comes from are carried over byte for byte, under the name `carry` gives
 /// them (`None` leaves one out). The order is the source's, new ones last by name, wider types before narrower ones (so that every
-/// tensor stays aligned). `metadata.format` is `pt`; other metadata is the source's. Errors as [`write_file`].
+/// tensor stays aligned). `metadata.format` is `pt`; other metadata is the source's. `counts` are whole numbers by the names they are
+/// written under: in place of the source's, where it has them, and new ones where there is no source. Errors as [`write_file`].
 pub fn write_weights(
     folder: &Folder,
     parameters: &[Parameter],
     source: Option<&Weights>,
     carry: impl Fn(&str) -> Option<String>,
+    counts: &[(String, [u8; 8])],
     precision: Precision,
 ) -> Result<()> {
     let mut fresh: BTreeMap<&str, &Parameter> = BTreeMap::new();
@@ -83,7 +85,11 @@ pub fn write_weights(
             let (Some(info), Some(bytes)) = (source.info(name), source.bytes(name)) else { continue };
             tensors.push(match (known.get(name), carry(name)) {
                 (Some(parameter), _) => parameter.stored(precision, Some(info.dtype)),
-                (None, Some(name)) => Tensor { name, info: info.clone(), data: Data::Raw(bytes) },
+                (None, Some(name)) => {
+                    let count = counts.iter().find(|(n, _)| *n == name && info.dtype == Dtype::I64);
+                    let bytes = count.map_or(bytes, |(_, count)| count);
+                    Tensor { name, info: info.clone(), data: Data::Raw(bytes) }
+                }
                 (None, None) => continue,
             });
             shard_of.push(source.shard(name).unwrap_or(0));
@@ -91,6 +97,14 @@ pub fn write_weights(
     }
     let common = source.and_then(Weights::common_dtype);
     tensors.extend(fresh.values().map(|p| p.stored(precision, common)));
+    if source.is_none() {
+        let info = TensorInfo { dtype: Dtype::I64, shape: Vec::new() };
+        tensors.extend(counts.iter().map(|(name, count)| Tensor {
+            name: name.clone(),
+            info: info.clone(),
+            data: Data::Raw(count),
+        }));
+    }
     shard_of.resize(tensors.len(), source.map_or(0, |s| s.shards().len().saturating_sub(1)));
     check(&tensors)?;
 

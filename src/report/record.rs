@@ -129,6 +129,9 @@ pub struct Layer {
     pub prunable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub histogram: Option<Histogram>,
+    /// Of a pruned convolution: the weights left in each filter (output channel), in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<u64>,
 }
 
 /// How far the outputs of network `b` are from those of `a` on the same examples.

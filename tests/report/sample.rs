@@ -34,6 +34,7 @@ pub fn layer(name: &str, shape: &[usize], prunable: bool, seed: u64, sparsity: f
         zeros,
         prunable,
         histogram: Some(Histogram::of(&before, &after, 60)),
+        filters: Vec::new(),
     }
 }
 

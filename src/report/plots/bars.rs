@@ -60,12 +60,3 @@ impl Bars {
         Ok(())
     }
 }
-
-/// The end of a name is what tells layers apart, so the front goes.
-fn shorten(name: &str, most: usize) -> String {
-    let length = name.chars().count();
-    match length > most.max(4) {
-        true => format!("…{}", name.chars().skip(length + 1 - most.max(4)).collect::<String>()),
-        false => name.to_string(),
-    }
-}

@@ -6,10 +6,12 @@ mod axis;
 mod bars;
 mod histogram;
 mod lines;
+mod strips;
 
 pub use bars::{Bar, Bars};
 pub use histogram::Overlay;
 pub use lines::{Line, LinePlot, Series, decimate, running_mean};
+pub use strips::{Strip, Strips};
 
 use crate::{Error, Result};
 use axis::Axis;
@@ -55,6 +57,15 @@ fn text(pixels: f64, at: (HPos, VPos)) -> TextStyle<'static> {
 /// About how wide sans-serif text comes out, in shown pixels.
 fn text_width(text: &str, font: f64) -> f64 {
     text.chars().count() as f64 * font * 0.56
+}
+
+/// The end of a name is what tells layers apart, so the front goes.
+fn shorten(name: &str, most: usize) -> String {
+    let length = name.chars().count();
+    match length > most.max(4) {
+        true => format!("…{}", name.chars().skip(length + 1 - most.max(4)).collect::<String>()),
+        false => name.to_string(),
+    }
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

@@ -1,6 +1,6 @@
 //! The pictures of the report.
 use super::*;
-use crate::report::plots::{Bar, Bars, Line, LinePlot, Overlay, Series, decimate, running_mean};
+use crate::report::plots::{Bar, Bars, Line, LinePlot, Overlay, Series, Strip, Strips, decimate, running_mean};
 
 /// Points a line has at most; extremes are kept.
 const POINTS: usize = 500;
@@ -162,6 +162,36 @@ pub fn kept(run: &Run) -> Result<Option<Figure>> {
         n => format!("the {BARS} largest prunable layers; {n} more are in the table"),
     };
     Ok(Some(Figure { title: "Where the weights are left".into(), note, svg: bars.svg(1000)? }))
+}
+
+/// How pruning spread over the filters of each convolution: whether it thinned them all or emptied some.
+pub fn filters(run: &Run) -> Result<Option<Figure>> {
+    let mut layers: Vec<&&Layer> = run.layers.iter().filter(|layer| !layer.filters.is_empty()).collect();
+    if layers.iter().all(|layer| layer.zeros == 0) {
+        return Ok(None);
+    }
+    let left_out = layers.len().saturating_sub(BARS);
+    if left_out > 0 {
+        let mut sizes: Vec<u64> = layers.iter().map(|layer| layer.parameters).collect();
+        sizes.sort_unstable();
+        // The largest, in the network's order.
+        layers.retain(|layer| layer.parameters >= sizes[left_out]);
+        layers.truncate(BARS);
+    }
+    let strip = |layer: &&&Layer| {
+        let n = layer.filters.len();
+        let each = layer.parameters as f64 / n as f64;
+        let empty = layer.filters.iter().filter(|&&left| left == 0).count();
+        let text = if empty == 0 { format!("{n} filters") } else { format!("{empty} of {n} filters are empty") };
+        Strip { name: layer.name.clone(), shares: layer.filters.iter().map(|&f| f as f64 / each).collect(), text }
+    };
+    let label = "share of a filter's weights left, fullest filter first".into();
+    let strips = Strips { label, strips: layers.iter().map(strip).collect() };
+    let note = match left_out {
+        0 => "one strip a convolution, one column an output channel, as high as what it has left".into(),
+        n => format!("the {BARS} largest convolutions; {n} more are not drawn"),
+    };
+    Ok(Some(Figure { title: "Filters".into(), note, svg: strips.svg(1000)? }))
 }
 
 pub fn histograms(run: &Run) -> Result<Vec<Figure>> {

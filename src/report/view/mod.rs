@@ -6,7 +6,7 @@ use super::numbers::{count, duration, grouped, number, percent};
 use super::record::{Drift, End, Eval, Event, Layer, Network, Record, Start, Step, Table};
 use super::tables;
 use crate::Result;
-use figures::{figures, histograms, kept};
+use figures::{figures, filters, histograms, kept};
 use sections::{drift_view, evals, grid, layer_row, tiles};
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ pub struct View {
     pub evals: Option<Grid>,
     pub drifts: Vec<DriftView>,
     pub kept: Option<Figure>,
+    pub filters: Option<Figure>,
     pub layers: Vec<LayerRow>,
     pub histograms: Vec<Figure>,
     pub histograms_left_out: usize,
@@ -157,6 +158,7 @@ impl View {
             evals: evals(&run),
             drifts: run.drifts.iter().map(|drift| drift_view(drift)).collect(),
             kept: kept(&run)?,
+            filters: filters(&run)?,
             layers: run.layers.iter().map(|layer| layer_row(layer)).collect(),
             histograms_left_out: with_histogram - histograms.len(),
             histograms,
