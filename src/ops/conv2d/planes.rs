@@ -40,7 +40,7 @@ impl Planes {
         let reach = (most[0] + lead[0] as isize).max(0) as usize;
         let last = (to[1] as isize + most[1]).max(1) as usize;
         let wide = size[1].div_ceil(step[1]).min(last) + lead[1];
-        Self { size, step, phases, lead, reach, pitch: wide.max(last) }
+        Self { size, step, phases, lead, reach, pitch: wide.max(last).max(to[1]) }
     }
 
     /// Floats of a channel's plane of one phase.
@@ -118,6 +118,9 @@ impl Planes {
                 };
                 to[..lead * apart].fill(0.0);
                 to[(lead + columns) * apart..].fill(0.0);
+                if columns == 0 {
+                    continue; // an image narrower than the phase
+                }
                 let to = &mut to[lead * apart..(lead + columns) * apart];
                 let whole = |c: usize| &images[c * image + row * width..c * image + (row + 1) * width];
                 let from = |c: usize| &whole(c)[*left.min(&width)..];
