@@ -144,6 +144,7 @@ pub(super) fn run(op: Attention, pass: Pass, io: &DeviceIo, queue: &Queue) -> Re
             }
             Ok(())
         }
+        Pass::Dual => crate::ops::in_turn(&op, io, queue),
     }
 }
 
