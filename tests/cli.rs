@@ -6,6 +6,8 @@ mod support;
 mod devices;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/geometry.rs"]
+mod geometry;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/images.rs"]

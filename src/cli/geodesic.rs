@@ -158,7 +158,10 @@ fn summary(found: &Found) -> Table {
     facts(&[
         ("largest eigenvalue", number(found.largest_eigenvalue)),
         ("damping", number(found.damping)),
-        ("steps", format!("{} and {} refused", grouped(found.steps as u64), found.refused)),
+        (
+            "steps",
+            format!("{}, {} of them forced; {} refused", grouped(found.steps as u64), found.forced, found.refused),
+        ),
         ("accelerations", grouped(found.accelerations as u64)),
         ("products with the metric", grouped(found.products as u64)),
     ])

@@ -230,6 +230,11 @@ impl Settings {
         {
             *model = absolute(Path::new(model.as_str()))?.display().to_string();
         }
+        if let Some(arch) = &mut self.arch
+            && Path::new(arch.as_str()).is_file()
+        {
+            *arch = absolute(Path::new(arch.as_str()))?.display().to_string();
+        }
         if let Some(path) = &mut self.preprocessor {
             *path = absolute(path)?;
         }

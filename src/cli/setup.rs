@@ -14,6 +14,7 @@ use crate::params::Layout;
 use crate::params::atomic::Folder;
 use crate::{Error, Result};
 use serde_json::json;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +72,8 @@ impl Setup {
             }
             (false, Some(_)) => (source.config, found, source.raw),
             (_, None) => {
-                if found.outputs() != wanted.outputs() {
+                // Other networks get a head of the data's size.
+                if matches!(source.config, Config::Mlp(_)) && found.outputs() != wanted.outputs() {
                     let what = format!("{} outputs, and the data wants {}", found.outputs(), wanted.outputs());
                     return Err(Error::usage(
                         "--arch",
@@ -111,6 +113,12 @@ impl Source {
                 Ok(Self { config: folder.config.clone(), raw: folder.raw.clone(), folder: Some(folder) })
             }
             (None, Some(arch)) => {
+                let file = Path::new(arch);
+                if file.is_file() {
+                    let text = fs::read(file).map_err(Error::io("read", file))?;
+                    let (config, raw) = Config::parse(&file.display().to_string(), &text)?;
+                    return Ok(Self { folder: None, config, raw });
+                }
                 let raw = describe(arch)?;
                 Ok(Self { folder: None, config: Config::from_raw("--arch", &raw)?, raw })
             }
@@ -122,7 +130,7 @@ impl Source {
 /// `lenet-300-100`, or `mlp:` and the widths from input to output.
 fn describe(arch: &str) -> Result<RawConfig> {
     let wrong = || {
-        let hint = "write lenet-300-100, or the widths from input to output as mlp:784,300,100,10";
+        let hint = "write lenet-300-100, the widths from input to output as mlp:784,300,100,10, or a config.json";
         Error::usage("--arch", format!("'{arch}' is not an architecture that is trained from scratch"), hint)
     };
     let widths =

@@ -67,6 +67,7 @@ pub struct Found {
     pub damping: f64,
     pub steps: usize,
     pub refused: usize,
+    pub forced: usize,
     pub accelerations: usize,
     pub products: usize,
     pub walks: Vec<Walk>,
@@ -139,6 +140,7 @@ pub fn walk<S: Samples>(
         damping: mu,
         steps: 0,
         refused: 0,
+        forced: 0,
         accelerations: 0,
         products: 0,
         walks: Vec::new(),
@@ -161,7 +163,7 @@ pub fn walk<S: Samples>(
         let at = geodesic.at;
         keep.add(map, &mut trail, &geodesic.w, at.time, Some(at.speed), json!({ "weight_speed": at.weight_speed }))?;
     }
-    (found.steps, found.refused) = (geodesic.taken, geodesic.refused);
+    (found.steps, found.refused, found.forced) = (geodesic.taken, geodesic.refused, geodesic.forced);
     (found.accelerations, found.products) = (geodesic.accelerations, geodesic.products);
     found.walks.push(trail.end());
 

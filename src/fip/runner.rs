@@ -50,6 +50,7 @@ impl Runner {
     /// [`Error::Data`] for an index that the network has no row for; [`Error::Graph`] for a batch too long.
     pub fn logits(&mut self, w: Vector, batch: &Batch) -> Result<Vec<f32>> {
         let (rows, sample) = shape(batch);
+        self.fits(batch)?;
         let program = match self.forward.get(&(rows, sample)) {
             Some(&program) => program,
             None => {
@@ -76,6 +77,7 @@ impl Runner {
         teacher: Option<Vec<f32>>,
         add: bool,
     ) -> Result<Losses> {
+        self.fits(batch)?;
         let batch = &*self.cut(batch);
         let (program, statistics) = self.reverse(shape(batch))?;
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
@@ -108,6 +110,27 @@ impl Runner {
         let losses = self.losses(program)?;
         statistics.follow(&mut *self.engine, program, update.w)?;
         Ok((losses, stepped))
+    }
+
+    /// Whether images are of the numbers that the network takes.
+    fn fits(&self, batch: &Batch) -> Result<()> {
+        let Some(input) = batch.inputs.iter().find(|i| i.name == "pixel_values") else { return Ok(()) };
+        let wanted = self.network.pixels().map(|p| p.shape(batch.rows)).unwrap_or_default();
+        let fits = match (&wanted[..], &input.shape[..]) {
+            // Networks that pool or interpolate take other sizes.
+            (&[_, channels, _, _], &[_, found, _, _]) => channels == found,
+            (wanted, found) => wanted == found,
+        };
+        if fits {
+            return Ok(());
+        }
+        let what =
+            format!("images are {:?}, and the network takes {:?}", &input.shape[1..], &wanted[1.min(wanted.len())..]);
+        Err(Error::data(
+            "pixel_values",
+            what,
+            "resize or crop them by the model's preprocessor_config.json, or choose other data",
+        ))
     }
 
     /// A batch whose padding would count among its statistics, without it.

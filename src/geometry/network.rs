@@ -258,7 +258,7 @@ impl<S: Samples> Map for OnEngine<'_, S> {
         if add { Ok(()) } else { self.engine.scale(0.0, *g) }
     }
 
-    /// As one product of matrices in f32 for every [`STRETCH`] of weights, added up in f64.
+    /// As one product of matrices in f32 for every `STRETCH` of weights, added up in f64.
     fn inner(&mut self, x: &[Vector], y: &[Vector]) -> Result<Vec<f64>> {
         let (m, n) = (x.len(), y.len());
         let (mut a, mut b) = (vec![0.0f32; m * STRETCH], vec![0.0f32; n * STRETCH]);

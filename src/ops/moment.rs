@@ -29,8 +29,8 @@ fn means(p: Planes, x: &[f32]) -> Vec<f64> {
 impl Op for Moment {
     fn name(&self) -> &'static str {
         match self {
-            Self::Mean => "mean",
-            Self::Variance => "variance",
+            Self::Mean => "channel_mean",
+            Self::Variance => "channel_variance",
         }
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {

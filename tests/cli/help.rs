@@ -48,7 +48,10 @@ fn every_verb_has_help_with_an_example() {
 }
 
 /// Flags that switch something on, must be given, or mean nothing where they are not.
-const WITHOUT_DEFAULT: [&str; 24] = [
+const WITHOUT_DEFAULT: [&str; 27] = [
+    "exact",
+    "density",
+    "vectors",
     "model",
     "arch",
     "data",

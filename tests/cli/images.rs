@@ -100,3 +100,20 @@ fn real_cifar_goes_through_train_and_eval() {
     // Ten classes by chance: 10 %.
     assert!(found["metrics"]["accuracy"].as_f64().unwrap() >= 0.2, "{found}");
 }
+
+/// The accuracy that PyTorch measures on the same 3,000 images.
+#[test]
+fn a_trained_resnet_classifies_as_pytorch_does() {
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let (model, data) = (shared.join("models/resnet20-cifar10"), shared.join("data/cifar10"));
+    if !model.is_dir() || !data.is_dir() {
+        eprintln!("SKIPPED ResNet20 on CIFAR-10: there is no {} and {}", model.display(), data.display());
+        return;
+    }
+    let spec = format!("cifar10:{}", data.display());
+    let out = done(&["eval", "--model", text(&model), "--data", &spec, "--batch", "100", "--json"]).stdout;
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["examples"], 3000);
+    let accuracy = found["metrics"]["accuracy"].as_f64().unwrap();
+    assert!((accuracy - 0.9167).abs() <= 5e-4, "{accuracy}");
+}

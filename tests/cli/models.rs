@@ -15,7 +15,7 @@ fn largest(x: &[f64]) -> f64 {
     x.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
 
-const CASES: [&str; 10] = [
+const CASES: [&str; 16] = [
     "mlp",
     "bert_classify_gelu",
     "bert_classify_gelu_new",
@@ -26,6 +26,12 @@ const CASES: [&str; 10] = [
     "vit_interpolated",
     "deit",
     "deit_with_teacher",
+    "resnet_basic",
+    "resnet_bottleneck",
+    "resnet_cifar",
+    "vgg",
+    "vgg_bn",
+    "lenet5",
 ];
 
 #[test]

@@ -506,12 +506,15 @@ CASES = [bert_classify_gelu, bert_classify_gelu_new, bert_masked_lm, distilbert_
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    import convolutions
+
     chosen = sys.argv[1:]
-    unknown = set(chosen) - {case.__name__ for case in CASES}
+    cases = {case.__name__: case for case in CASES} | dict(convolutions.cases(sys.modules[__name__]))
+    unknown = set(chosen) - set(cases)
     if unknown:
-        sys.exit(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(c.__name__ for c in CASES)}")
-    for case in CASES:
-        if not chosen or case.__name__ in chosen:
+        sys.exit(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
+    for name, case in cases.items():
+        if not chosen or name in chosen:
             torch.manual_seed(0)
             case()
     write_versions()

@@ -1,6 +1,6 @@
 //! Resizing of bytes as PIL does it: antialiased, in 22-bit fixed point, rounded to bytes between its two passes.
 //!
-//! out[i] = sum_j w((j - c_i + 1/2) / s) in[j] / sum_j w(..), with c_i = (i + 1/2) r, r = in/out the scale and
+//! out\[i\] = sum_j w((j - c_i + 1/2) / s) in\[j\] / sum_j w(..), with c_i = (i + 1/2) r, r = in/out the scale and
 //! s = max(r, 1): a picture that shrinks is filtered with a wider kernel.
 use std::borrow::Cow;
 

@@ -64,6 +64,30 @@ struct Tiles {
     base: Option<usize>,
     vectors: usize,
     runs: Vec<Run>,
+    /// The runs as they are written: those that follow each other there too are one.
+    written: Vec<Run>,
+    /// Where each of the runs is read, if all are of 8 pixels.
+    eights: Vec<usize>,
+}
+
+impl Tiles {
+    fn new(base: Option<usize>, vectors: usize, runs: Vec<Run>, step: usize) -> Self {
+        let mut written: Vec<Run> = Vec::new();
+        for run in &runs {
+            match written.last_mut() {
+                Some(last)
+                    if step == 1
+                        && (last.sample, last.to + last.len, last.at + last.len) == (run.sample, run.to, run.at) =>
+                {
+                    last.len += run.len;
+                }
+                _ => written.push(*run),
+            }
+        }
+        let eights =
+            if runs.iter().all(|run| run.len == 8) { runs.iter().map(|run| run.from).collect() } else { vec![] };
+        Self { base, vectors, runs, written, eights }
+    }
 }
 
 /// Rows `first..first + rows` of a part's outputs.
@@ -225,6 +249,7 @@ impl Correlation {
         let vectors = positions.div_ceil(lanes);
         let wide = vectors.div_ceil(vectors.div_ceil(MOST)) * lanes;
         let mut all: Vec<Tiles> = Vec::new();
+        let step = self.to_step[1];
         let (mut filled, mut runs) = (0, Vec::new());
         for sample in 0..samples {
             if in_place {
@@ -240,7 +265,7 @@ impl Correlation {
                     };
                     let vectors = (stop - start).div_ceil(lanes);
                     let runs: Vec<Run> = rows.filter_map(cut).collect();
-                    all.push(Tiles { base: Some(sample * each + start), vectors, runs });
+                    all.push(Tiles::new(Some(sample * each + start), vectors, runs, step));
                 }
                 continue;
             }
@@ -252,14 +277,14 @@ impl Correlation {
                     runs.push(Run { from, at: filled, to: to(i, j), len, sample });
                     (filled, j) = (filled + len, j + len);
                     if filled == wide {
-                        all.push(Tiles { base: None, vectors: wide / lanes, runs: std::mem::take(&mut runs) });
+                        all.push(Tiles::new(None, wide / lanes, std::mem::take(&mut runs), step));
                         filled = 0;
                     }
                 }
             }
         }
         if filled > 0 {
-            all.push(Tiles { base: None, vectors: filled.div_ceil(lanes), runs });
+            all.push(Tiles::new(None, filled.div_ceil(lanes), runs, step));
         }
         all
     }
@@ -414,7 +439,6 @@ impl Task<'_> {
         }
         let short = lanes >= 8 && tiles.runs.iter().all(|run| run.len <= 8);
         let in_panel: [usize; TAPS] = std::array::from_fn(|t| t * wide);
-        let eights = tiles.runs.iter().all(|run| run.len == 8);
         for (nth, offsets) in band.offsets.chunks(TAPS).enumerate() {
             let (source, base, offsets) = match tiles.base {
                 Some(base) => (planes, base, offsets),
@@ -422,9 +446,9 @@ impl Task<'_> {
                     let panel = first(panel, TAPS * wide + lanes);
                     for (t, offset) in offsets.iter().enumerate() {
                         let (to, from) = (&mut panel[t * wide..(t + 1) * wide + lanes], &planes[*offset..]);
-                        if eights {
-                            for (to, run) in to.as_chunks_mut::<8>().0.iter_mut().zip(&tiles.runs) {
-                                to.copy_from_slice(&from[run.from..run.from + 8]);
+                        if !tiles.eights.is_empty() {
+                            for (to, run) in to.as_chunks_mut::<8>().0.iter_mut().zip(&tiles.eights) {
+                                to.copy_from_slice(&from[*run..*run + 8]);
                             }
                             continue;
                         }
@@ -464,7 +488,7 @@ impl Task<'_> {
             }
         }
         let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);
-        for run in &tiles.runs {
+        for run in &tiles.written {
             for o in 0..own.len() {
                 let channel = group * of.outputs + own.start + o - self.outputs.start;
                 let at = (run.sample * self.outputs.len() + channel) * pixels + run.to;

@@ -84,17 +84,16 @@ impl Planes {
                     continue;
                 }
                 let rows = to.chunks_exact_mut(self.pitch).zip(from.chunks(down * width));
-                let rows = rows
-                    .map(|(to, from)| (&mut to[self.lead[1]..self.lead[1] + columns], &from[left.min(width)..width]));
+                let rows = rows.map(|(to, from)| (&mut to[self.lead[1]..self.lead[1] + columns], &from[..width]));
                 // Short rows of the usual lengths without a loop.
                 match (right, columns) {
                     (1, 8) => rows.for_each(|(to, from)| copy::<8>(to, from)),
                     (1, 16) => rows.for_each(|(to, from)| copy::<16>(to, from)),
                     (1, 32) => rows.for_each(|(to, from)| copy::<32>(to, from)),
                     (1, _) => rows.for_each(|(to, from)| put(s, to, &from[..columns], false)),
-                    (2, 8) => rows.for_each(|(to, from)| halve::<8>(to, from)),
-                    (2, 16) => rows.for_each(|(to, from)| halve::<16>(to, from)),
-                    _ => rows.for_each(|(to, from)| pick(right, from, to)),
+                    (2, 8) => rows.for_each(|(to, from)| halve::<8>(to, from, left)),
+                    (2, 16) => rows.for_each(|(to, from)| halve::<16>(to, from, left)),
+                    _ => rows.for_each(|(to, from)| pick(right, &from[left.min(width)..], to)),
                 }
             }
         }
@@ -120,8 +119,8 @@ impl Planes {
                 to[..lead * apart].fill(0.0);
                 to[(lead + columns) * apart..].fill(0.0);
                 let to = &mut to[lead * apart..(lead + columns) * apart];
-                let from =
-                    |c: usize| &images[c * image + row * width + left.min(&width)..c * image + (row + 1) * width];
+                let whole = |c: usize| &images[c * image + row * width..c * image + (row + 1) * width];
+                let from = |c: usize| &whole(c)[*left.min(&width)..];
                 for c in (0..channels / 4 * 4).step_by(4) {
                     if right == 1 {
                         transpose([0, 1, 2, 3].map(|k| &from(c + k)[..columns]), &mut to[c..], apart);
@@ -130,8 +129,8 @@ impl Planes {
                     for (k, picked) in picked.iter_mut().enumerate() {
                         picked.resize(columns, 0.0);
                         match (right, columns) {
-                            (2, 8) => halve::<8>(picked, from(c + k)),
-                            (2, 16) => halve::<16>(picked, from(c + k)),
+                            (2, 8) => halve::<8>(picked, whole(c + k), *left),
+                            (2, 16) => halve::<16>(picked, whole(c + k), *left),
                             _ => pick(right, from(c + k), picked),
                         }
                     }
@@ -169,12 +168,13 @@ fn copy<const N: usize>(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// N numbers, and what stands between them left out.
+/// Every second of `from` from `left` on, N of them.
 #[inline(always)]
-fn halve<const N: usize>(to: &mut [f32], from: &[f32]) {
+fn halve<const N: usize>(to: &mut [f32], from: &[f32], left: usize) {
     let pairs = from.as_chunks::<2>().0.first_chunk::<N>();
     match (to.first_chunk_mut::<N>(), pairs) {
-        (Some(to), Some(pairs)) => *to = pairs.map(|pair| pair[0]),
-        _ => pick(2, from, to),
+        (Some(to), Some(pairs)) if left == 0 => *to = pairs.map(|pair| pair[0]),
+        (Some(to), Some(pairs)) => *to = pairs.map(|pair| pair[1]),
+        _ => pick(2, &from[left.min(from.len())..], to),
     }
 }

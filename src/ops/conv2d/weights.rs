@@ -43,7 +43,7 @@ pub(super) struct WeightGradient {
 struct Plan {
     planes: Planes,
     bands: Vec<Band>,
-    /// Floats of a row of sums, and where in it each weight's sum stands.
+    /// Floats of a row of sums, and where in it the sums of each tap's channels stand, unless gathered.
     width: usize,
     places: Vec<usize>,
     /// How far apart pixels stand in images that are turned.
@@ -129,15 +129,38 @@ impl WeightGradient {
             })
         };
         let sums: Vec<Vec<f32>> = tasks.into_par_iter().map(task).collect();
-        let add = g.add;
-        g.data.par_chunks_mut(plan.places.len()).enumerate().for_each(|(o, gw)| {
+        let (add, inputs, kernel) = (g.add, self.inputs, self.taps.len());
+        let write = |(o, gw): (usize, &mut [f32])| {
             let (group, o) = (o / self.outputs, o % self.outputs);
             let sums = &sums[(group * parts + o / share) * partials..][..partials];
             let row = o % share * plan.width;
-            for (gw, place) in gw.iter_mut().zip(&plan.places) {
-                let sum: f32 = sums.iter().map(|s| s[row + place]).sum();
-                *gw = if add { *gw + sum } else { sum };
+            let (mut all, mut ordered) = (vec![0.0; plan.width], vec![0.0; gw.len()]);
+            for sums in sums {
+                all.iter_mut().zip(&sums[row..]).for_each(|(all, sum)| *all += sum);
             }
+            if self.gathered {
+                ordered.copy_from_slice(&all[..gw.len()]);
+            } else {
+                let taps: Vec<&[f32]> = plan.places.iter().map(|at| &all[*at..*at + inputs]).collect();
+                for (nth, taps) in taps.chunks(4).enumerate() {
+                    if let Ok(taps) = <[&[f32]; 4]>::try_from(taps) {
+                        transpose(taps, &mut ordered[4 * nth..], kernel);
+                        continue;
+                    }
+                    for (i, taps) in taps.iter().enumerate() {
+                        let to = ordered[4 * nth + i..].iter_mut().step_by(kernel);
+                        to.zip(*taps).for_each(|(to, sum)| *to = *sum);
+                    }
+                }
+            }
+            gw.iter_mut().zip(&ordered).for_each(|(gw, sum)| *gw = if add { *gw + sum } else { *sum });
+        };
+        let rows = g.data.par_chunks_mut(inputs * kernel).enumerate();
+        rows.for_each(|row| {
+            simd().dispatch(
+                #[inline(always)]
+                || write((row.0, &mut *row.1)),
+            )
         });
         sums.into_iter().for_each(buffers::give);
     }
@@ -157,16 +180,15 @@ impl WeightGradient {
         };
         let segments: Vec<(Tap, Vec<usize>)> =
             if alone { self.taps.iter().map(|t| (*t, vec![t.weight])).collect() } else { segments(&self.taps) };
-        let (mut width, mut places) = (0, vec![0; inputs * kernel]);
+        let (mut width, mut places) = (0, vec![0; kernel]);
         let mut starts = Vec::new();
         if self.gathered {
             width = (inputs * kernel).next_multiple_of(lanes);
-            places = (0..inputs * kernel).collect();
         } else {
             for (_, weights) in &segments {
                 starts.push(width);
                 for (nth, weight) in weights.iter().enumerate() {
-                    (0..inputs).for_each(|c| places[c * kernel + weight] = width + nth * inputs + c);
+                    places[*weight] = width + nth * inputs;
                 }
                 width += (weights.len() * inputs).next_multiple_of(lanes);
             }
