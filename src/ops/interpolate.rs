@@ -161,6 +161,7 @@ impl Op for Interpolate {
                 g.to.stored(Dtype::F32, "interpolate", "gradient")?;
                 self.launch("vjp", &io.dy()?, &g.to, g.add, queue)
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

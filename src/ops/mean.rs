@@ -90,6 +90,7 @@ impl Op for Mean {
                 let gy = io.dy()?;
                 io.gx.iter().flatten().try_for_each(|g| half_sum(&gy, None, &g.to, g.add, queue))
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -176,6 +176,7 @@ impl Op for Patches {
                 Some(g) => self.launch(&g.to, &io.dy()?, Some(g.add), queue),
                 None => Ok(()),
             },
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -51,6 +51,7 @@ impl Op for Subsample {
         match pass {
             Pass::Forward | Pass::Jvp => Cost { flops: 0, bytes: 4 * (read + y) as u64 },
             Pass::Vjp => Cost { flops: 0, bytes: 4 * (read + n) as u64 },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
         }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
