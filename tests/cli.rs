@@ -6,8 +6,12 @@ mod support;
 mod devices;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/geometry.rs"]
+mod geometry;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/images.rs"]
+mod images;
 #[path = "cli/kernels.rs"]
 mod kernels;
 #[path = "cli/models.rs"]

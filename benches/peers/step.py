@@ -18,7 +18,7 @@ from common import (Phases, Unwatched, add_arguments, autocast, compiled, descri
                     show)
 from project import by_kthvalue, by_sort, by_topk, flatten
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 BATCHES = 4  # different batches, taken in turn
 
@@ -46,6 +46,11 @@ def build(args):
         model = LeNet300().to(on)
         batches = [{"pixel_values": torch.randn(args.batch, 784, device=on)} for _ in range(BATCHES)]
         return model.eval(), [model.fc1.weight, model.fc2.weight], batches
+    if args.model == "vit-b16":
+        model = ViTForImageClassification(ViTConfig(num_labels=1000)).to(on)
+        batches = [{"pixel_values": torch.randn(args.batch, 3, 224, 224, device=on)} for _ in range(BATCHES)]
+        layers = [m.weight for m in model.vit.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+        return model.eval(), layers, batches
     model = BertForSequenceClassification(BertConfig(**SIZES[args.model], num_labels=2)).to(on)
     prunable = [m.weight for m in model.bert.encoder.modules() if isinstance(m, torch.nn.Linear)]
     shape = (args.batch, args.seq)
@@ -199,7 +204,7 @@ def time_jvp(args, model, batches):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["tiny", "minilm", "bert-base", "mlp"], default="minilm")
+    parser.add_argument("--model", choices=["tiny", "minilm", "bert-base", "vit-b16", "mlp"], default="minilm")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seq", type=int, default=64)
     parser.add_argument("--teacher", choices=["cached", "forward"], default="cached")

@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod bench;
 mod completions;
+mod data;
 mod device;
 mod doctor;
 mod drift;
@@ -11,8 +12,11 @@ mod eval;
 mod files;
 mod flags;
 mod forward;
+mod geodesic;
 mod globals;
 mod jvp;
+
+mod metric;
 mod model;
 mod output;
 mod plan;
@@ -78,6 +82,9 @@ enum Verb {
     Resume(resume::Args),
     Eval(eval::Args),
     Drift(drift::Args),
+    Data(data::Args),
+    Metric(metric::Args),
+    Geodesic(geodesic::Args),
     Plan(plan::Args),
     Project(project::Args),
     Forward(forward::Args),
@@ -107,6 +114,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Resume(args) => resume::run(&args, &context),
         Verb::Eval(args) => eval::run(args, &context),
         Verb::Drift(args) => drift::run(&args, &context),
+        Verb::Data(args) => data::run(&args, &context),
+        Verb::Metric(args) => metric::run(&args, &context),
+        Verb::Geodesic(args) => geodesic::run(&args, &context),
         Verb::Plan(args) => plan::run(&args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Forward(args) => forward::run(&args, &context),

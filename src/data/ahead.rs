@@ -30,7 +30,7 @@ impl<T> Iterator for Ahead<T> {
     }
 }
 
-/// Gives `work` the items of `items`, made by a thread of their own that runs at most [`READY`] and one ahead.
+/// Gives `work` the items of `items`, made by a thread of their own that runs at most `READY` and one ahead.
 ///
 /// The thread ends with the iterator, or once `work` is done, after the item it is at; a panic of its is passed on.
 pub fn ahead<T: Send, R>(items: impl Iterator<Item = T> + Send, work: impl FnOnce(&mut Ahead<T>) -> R) -> R {

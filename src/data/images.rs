@@ -1,7 +1,7 @@
 //! Images with a class each: the `mnist:`, `digits:`, `cifar10:`, `cifar100:`, `images:` and `parquet:` kinds.
 //!
-//! What fits is decoded, resized and cropped once and kept as bytes; more than [`HOLD`] stays encoded and is decoded
-//! with every batch. Normalisation and augmentation happen as a batch is made.
+//! What fits into [`Reading::hold`] is decoded, resized and cropped once and kept as bytes; more stays encoded and is
+//! decoded with every batch. Normalisation and augmentation happen as a batch is made.
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +26,6 @@ pub mod folders;
 pub mod picture;
 pub mod resize;
 pub mod table;
-
-/// Bytes of decoded images that are kept; a data set of more stays as it is stored.
-const HOLD: usize = 1 << 30;
 
 /// Where an image stands.
 #[derive(Clone, Debug)]
@@ -215,7 +212,7 @@ impl Images {
         let augment = spec.augment.clone();
         let mut all = Self { store, channels, height, width, axes, preprocess, shades, augment, seed, classes, task };
         all.store = match items.len().checked_mul(first.bytes.len()) {
-            Some(bytes) if bytes <= HOLD => Store::Fitted(all.decode(&items)?),
+            Some(bytes) if bytes <= how.hold => Store::Fitted(all.decode(&items)?),
             _ => Store::Stored(items),
         };
         Ok(all)

@@ -33,6 +33,7 @@ pub mod table;
 pub mod text;
 pub mod tokenizer;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 pub use ahead::{Ahead, ahead};
@@ -131,6 +132,32 @@ pub struct Batch {
     pub targets: Targets,
 }
 
+impl Batch {
+    /// Without the rows that are padding.
+    pub fn unpadded(&self) -> Cow<'_, Self> {
+        let rows = self.examples.len();
+        if rows == self.rows {
+            return Cow::Borrowed(self);
+        }
+        let mut cut = self.clone();
+        for input in &mut cut.inputs {
+            let each = input.shape.iter().skip(1).product::<usize>();
+            input.shape[0] = rows;
+            match &mut input.values {
+                Values::Real(x) => x.truncate(rows * each),
+                Values::Index(x) => x.truncate(rows * each),
+            }
+        }
+        cut.targets = match cut.targets {
+            Targets::Classes(y) => Targets::Classes(y[..rows].to_vec()),
+            Targets::Scores(y) => Targets::Scores(y[..rows].to_vec()),
+            Targets::Tokens(y) => Targets::Tokens(y[..y.len() / self.rows * rows].to_vec()),
+        };
+        cut.rows = rows;
+        Cow::Owned(cut)
+    }
+}
+
 /// A data set in memory.
 pub trait Dataset: Send + Sync {
     /// How many examples there are; never 0 once loaded.
@@ -191,6 +218,8 @@ pub struct Reading {
     pub labels: Option<Vec<String>>,
     pub preprocess: Preprocess,
     pub form: Form,
+    /// Bytes of decoded images that are kept; a data set of more is decoded with every batch.
+    pub hold: usize,
     /// Decides what is hidden from a masked language model and how images are augmented, unless the spec gives a seed.
     pub seed: u64,
 }
@@ -205,6 +234,7 @@ impl Default for Reading {
             labels: None,
             preprocess: Preprocess::default(),
             form: Form::Flat,
+            hold: 1 << 30,
             seed: 0,
         }
     }

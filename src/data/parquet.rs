@@ -139,8 +139,8 @@ mod reader {
         let wanted = [Some(image.clone()), Some(label.clone()), task.as_ref().map(|(column, _)| column.clone())];
         let projection = projection(schema, &wanted.into_iter().flatten().collect::<Vec<_>>()).map_err(broken)?;
         let named = metadata.key_value_metadata().into_iter().flatten();
-        let named = named.filter_map(|pair| class_names(&pair.key, pair.value.as_deref()?, &label));
-        let mut found = Pictures { names: named.last(), rows: Vec::new() };
+        let mut named = named.filter_map(|pair| class_names(&pair.key, pair.value.as_deref()?, &label));
+        let mut found = Pictures { names: named.next_back(), rows: Vec::new() };
         for (i, row) in reader.get_row_iter(Some(projection)).map_err(broken)?.enumerate() {
             let (number, row) = (i + 1, row.map_err(broken)?.into_columns());
             let wrong = |name: &str, wanted: &str, got: &str| {

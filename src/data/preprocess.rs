@@ -2,7 +2,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::files;
 use super::images::decode::MOST_PIXELS;
@@ -42,11 +42,16 @@ impl Preprocess {
     /// Reads `preprocessor_config.json` of a model folder; the default where there is none.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join("preprocessor_config.json");
-        if !path.is_file() {
-            return Ok(Self::default());
-        }
+        if path.is_file() { Self::read(&path) } else { Ok(Self::default()) }
+    }
+
+    /// Reads a file of any name.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Model`] as [`Preprocess::from_map`].
+    pub fn read(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
-        let map = serde_json::from_str(&files::read_text(&path)?).map_err(|cause| {
+        let map = serde_json::from_str(&files::read_text(path)?).map_err(|cause| {
             Error::model(place.clone(), format!("wanted a JSON object: {cause}"), "correct the file")
         })?;
         Self::from_map(&map, &place)
@@ -128,6 +133,37 @@ impl Preprocess {
             }
         }
         Ok(Self { resize, crop, rescale, mean, std })
+    }
+
+    /// As `preprocessor_config.json` says it; reading that gives the same again.
+    pub fn to_map(&self) -> Map<String, Value> {
+        let real = |x: &f32| Value::from(x.to_string().parse::<f64>().unwrap_or_default());
+        let sides = |(height, width): Size| json!({ "height": height, "width": width });
+        let mut map = Map::new();
+        let mut set = |key: &str, value: Value| drop(map.insert(key.into(), value));
+        set("do_resize", self.resize.is_some().into());
+        if let Some((target, filter)) = self.resize {
+            set(
+                "size",
+                match target {
+                    Target::Exact(size) => sides(size),
+                    Target::Shortest(side) => json!({ "shortest_edge": side }),
+                },
+            );
+            set("resample", (filter as u64).into());
+        }
+        set("do_center_crop", self.crop.is_some().into());
+        if let Some(size) = self.crop {
+            set("crop_size", sides(size));
+        }
+        set("do_rescale", true.into());
+        set("rescale_factor", if self.rescale == 1.0 / 255.0 { (1.0 / 255.0_f64).into() } else { real(&self.rescale) });
+        set("do_normalize", (!self.mean.is_empty()).into());
+        if !self.mean.is_empty() {
+            set("image_mean", self.mean.iter().map(real).collect());
+            set("image_std", self.std.iter().map(real).collect());
+        }
+        map
     }
 
     /// The picture in the size the network sees.
@@ -246,6 +282,9 @@ mod tests {
         let large =
             read(r#"{"size": {"shortest_edge": 384}, "image_processor_type": "ConvNextImageProcessor"}"#).unwrap();
         assert_eq!((large.resize.unwrap().0, large.crop), (Target::Exact((384, 384)), Some((384, 384))));
+        for preprocess in [vit, deit, resnet, large, Preprocess::default()] {
+            assert_eq!(Preprocess::from_map(&preprocess.to_map(), "f").unwrap(), preprocess);
+        }
         let clip = read(r#"{"size": {"shortest_edge": 4}, "do_center_crop": true, "crop_size": 4}"#).unwrap();
         let wide = Picture { channels: 1, height: 8, width: 21, bytes: vec![9; 168] };
         assert_eq!(clip.resize.unwrap().0.of(wide.size()), (4, 10));

@@ -1,5 +1,5 @@
 //! What a step minimises, as a graph: the network's logits, their distance to the anchor's, the loss on labels.
-use super::recipe::Objective;
+use super::recipe::{BatchNorms, Objective};
 use crate::data::{Batch, NOT_SCORED, Targets, Values};
 use crate::engine::Data;
 use crate::graph::{Graph, Mode, Program, Scope, Value, Wrt, build};
@@ -18,7 +18,10 @@ const LABEL_WEIGHTS: &str = "labels.weights";
 pub fn graph(network: &Network, objective: &Objective, rows: usize, sample: impl Into<Sample>) -> Result<Graph> {
     let sample = sample.into();
     build(|s| {
-        let logits = network.logits(s, rows, sample);
+        let logits = match objective.batch_norm {
+            BatchNorms::Running => network.logits(&s.batch_statistics(), rows, sample),
+            _ => network.logits(s, rows, sample),
+        };
         s.mark("logits", logits);
         let terms = [distance(s, objective, logits), labels(s, network.head, objective, logits)];
         if let Some(loss) = terms.into_iter().flatten().reduce(|a, b| s.add(a, b)) {

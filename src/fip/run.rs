@@ -218,6 +218,7 @@ impl<'a> Run<'a> {
         if self.mask.is_some() && self.state.projected_at.is_none() {
             self.project()?;
         }
+        self.reestimate(self.w)?;
         self.save()?;
         let last = self.evaluate(self.w)?;
         let outcome = self.outcome(dense, last)?;

@@ -1,12 +1,14 @@
 //! A network on an engine: programs are compiled once a batch shape and kept.
 use super::memory::{self, explain};
 use super::objective::{self, Inputs};
-use super::recipe::Objective;
+use super::recipe::{BatchNorms, Objective};
+use super::statistics::{self, Statistics};
 use crate::data::Batch;
 use crate::engine::{Bindings, Clip, Engine, Loaded, Stepped, Update, Vector};
 use crate::graph::{Mode, Program, Wrt};
 use crate::models::{Network, Sample};
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// What one batch's objective came to, each part already times its weight.
@@ -22,7 +24,7 @@ pub struct Runner {
     pub network: Network,
     pub objective: Objective,
     forward: HashMap<(usize, Sample), Loaded>,
-    reverse: HashMap<(usize, Sample), Loaded>,
+    reverse: HashMap<(usize, Sample), (Loaded, Statistics)>,
 }
 
 /// The rows of a batch, and its tokens or pixels.
@@ -48,6 +50,7 @@ impl Runner {
     /// [`Error::Data`] for an index that the network has no row for; [`Error::Graph`] for a batch too long.
     pub fn logits(&mut self, w: Vector, batch: &Batch) -> Result<Vec<f32>> {
         let (rows, sample) = shape(batch);
+        self.fits(batch)?;
         let program = match self.forward.get(&(rows, sample)) {
             Some(&program) => program,
             None => {
@@ -74,12 +77,16 @@ impl Runner {
         teacher: Option<Vec<f32>>,
         add: bool,
     ) -> Result<Losses> {
-        let program = self.reverse(shape(batch))?;
+        self.fits(batch)?;
+        let batch = &*self.cut(batch);
+        let (program, statistics) = self.reverse(shape(batch))?;
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(g), accumulate: add, ..Bindings::new(w, &inputs) };
         self.engine.run(program, &with).map_err(|e| self.explained(e, batch))?;
-        self.losses(program)
+        let losses = self.losses(program)?;
+        statistics.follow(&mut *self.engine, program, w)?;
+        Ok(losses)
     }
 
     /// [`Runner::gradient`] at the update's weights and into its gradient, and the update, as one unit.
@@ -94,23 +101,59 @@ impl Runner {
         update: &Update,
         clip: &Clip,
     ) -> Result<(Losses, Stepped)> {
-        let program = self.reverse(shape(batch))?;
+        let batch = &*self.cut(batch);
+        let (program, statistics) = self.reverse(shape(batch))?;
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(update.g), accumulate: add, ..Bindings::new(update.w, &inputs) };
         let stepped = self.engine.step(program, &with, update, clip).map_err(|e| self.explained(e, batch))?;
-        Ok((self.losses(program)?, stepped))
+        let losses = self.losses(program)?;
+        statistics.follow(&mut *self.engine, program, update.w)?;
+        Ok((losses, stepped))
+    }
+
+    /// Whether images are of the numbers that the network takes.
+    fn fits(&self, batch: &Batch) -> Result<()> {
+        let Some(input) = batch.inputs.iter().find(|i| i.name == "pixel_values") else { return Ok(()) };
+        let wanted = self.network.pixels().map(|p| p.shape(batch.rows)).unwrap_or_default();
+        let fits = match (&wanted[..], &input.shape[..]) {
+            // Networks that pool or interpolate take other sizes.
+            (&[_, channels, _, _], &[_, found, _, _]) => channels == found,
+            (wanted, found) => wanted == found,
+        };
+        if fits {
+            return Ok(());
+        }
+        let what =
+            format!("images are {:?}, and the network takes {:?}", &input.shape[1..], &wanted[1.min(wanted.len())..]);
+        Err(Error::data(
+            "pixel_values",
+            what,
+            "resize or crop them by the model's preprocessor_config.json, or choose other data",
+        ))
+    }
+
+    /// A batch whose padding would count among its statistics, without it.
+    fn cut<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
+        match self.objective.batch_norm {
+            BatchNorms::Running if statistics::any(self.engine.layout()) => batch.unpadded(),
+            _ => Cow::Borrowed(batch),
+        }
     }
 
     /// The objective's gradient for batches of one shape.
-    fn reverse(&mut self, (rows, sample): (usize, Sample)) -> Result<Loaded> {
-        if let Some(&program) = self.reverse.get(&(rows, sample)) {
-            return Ok(program);
+    fn reverse(&mut self, (rows, sample): (usize, Sample)) -> Result<(Loaded, Statistics)> {
+        if let Some(known) = self.reverse.get(&(rows, sample)) {
+            return Ok(known.clone());
         }
         let graph = objective::graph(&self.network, &self.objective, rows, sample)?;
+        let statistics = match self.objective.batch_norm {
+            BatchNorms::Running => Statistics::of(&graph, self.engine.layout()),
+            _ => Statistics::default(),
+        };
         let program = self.engine.load(objective::reverse(&graph, self.engine.layout())?)?;
-        self.reverse.insert((rows, sample), program);
-        Ok(program)
+        self.reverse.insert((rows, sample), (program, statistics.clone()));
+        Ok((program, statistics))
     }
 
     /// An error of memory names the batch that would fit.

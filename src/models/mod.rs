@@ -8,7 +8,10 @@ pub mod head;
 pub mod hub;
 mod mlp;
 mod network;
+mod resnet;
 mod sample;
+mod vgg;
+mod vit;
 
 pub use config::Config;
 pub use folder::ModelFolder;

@@ -7,10 +7,12 @@ use crate::dual::Dual;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod buffers;
 mod correlation;
 mod geometry;
 mod planes;
 mod tile;
+mod weights;
 use geometry::Geometry;
 
 /// Inputs: x, W, and b where there is a bias. Pairs are of height and width.
@@ -41,9 +43,6 @@ impl Conv2d {
         Geometry::new(self, x)
     }
 }
-
-/// Samples whose weight gradients one task sums.
-const SAMPLES: usize = 8;
 
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
@@ -79,8 +78,7 @@ impl Op for Conv2d {
                 let column = (j * self.stride[1] + s * self.dilation[1]).checked_sub(self.padding[1]);
                 if let (Some(row), Some(column)) = (row.filter(|r| *r < g.from[0]), column.filter(|c| *c < g.from[1])) {
                     let plane = n * g.inputs + group * (g.inputs / self.groups) + c;
-                    sum =
-                        sum + x[1].data[o * g.taps() + tap] * x[0].data[(plane * g.from[0] + row) * g.from[1] + column];
+                    sum += x[1].data[o * g.taps() + tap] * x[0].data[(plane * g.from[0] + row) * g.from[1] + column];
                 }
             }
             *y = sum;
@@ -98,27 +96,16 @@ impl Op for Conv2d {
     }
     fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
-        let (each, pixels) = (g.plane(g.inputs), g.pixels());
+        let pixels = g.pixels();
         if let Some(to) = &mut gx[0] {
             g.backward().run(&[(gy, x[1].data)], None, to.add, to.data);
         }
         if let Some(to) = &mut gx[1] {
-            let blocks = x[0].data.par_chunks(each * SAMPLES).zip(gy.par_chunks(g.outputs * pixels * SAMPLES));
-            let parts: Vec<Vec<f32>> = blocks
-                .map(|(x, gy)| {
-                    let mut part = vec![0.0; g.outputs * g.taps()];
-                    let samples = x.chunks(each).zip(gy.chunks(g.outputs * pixels));
-                    samples.for_each(|(x, gy)| g.weight_gradient(x, gy, &mut part));
-                    part
-                })
-                .collect();
-            sum(&parts, to);
+            g.weights().run(x[0].data, gy, to);
         }
         if let Some(Some(to)) = gx.get_mut(2) {
-            let parts: Vec<Vec<f32>> = gy
-                .par_chunks(g.outputs * pixels)
-                .map(|gy| gy.chunks(pixels).map(|plane| super::math::sum(plane)).collect())
-                .collect();
+            let parts: Vec<Vec<f32>> =
+                gy.par_chunks(g.outputs * pixels).map(|gy| gy.chunks(pixels).map(super::math::sum).collect()).collect();
             sum(&parts, to);
         }
     }

@@ -1,4 +1,5 @@
-//! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors.
+//! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors. The
+//! kernel of a convolution [n, c, p, q] is such a W too, k being c p q.
 use super::column_sums as device_sums;
 use super::gemm::cuda::product;
 use super::gemm::{Epilogue, GemmShape, Layout, nn, nt, tn};
@@ -49,10 +50,10 @@ impl Op for Linear {
         "linear"
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        let (&[ref lead @ .., k], &[n, wk]) = (x[0], x[1]) else {
+        let (&[ref lead @ .., k], &[n, _, ..]) = (x[0], x[1]) else {
             return Err(format!("wants x [.., k], W [n, k], b [n]; got {x:?}"));
         };
-        if k != wk || x.get(2).is_some_and(|b| *b != [n]) {
+        if k != numel(&x[1][1..]) || x.get(2).is_some_and(|b| *b != [n]) {
             return Err(format!("x, W and b do not fit: {x:?}"));
         }
         Ok([lead, &[n]].concat())
@@ -104,7 +105,7 @@ impl Op for Linear {
         }
     }
     fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
-        let (n, k) = (x[1].shape[0], x[1].shape[1]);
+        let (n, k) = (x[1].shape[0], numel(&x[1].shape[1..]));
         let m = numel(x[0].shape) / k;
         if let Some(g) = &mut gx[0] {
             nn((m, n, k), gy, x[1].data, g.add, g.data);

@@ -24,7 +24,13 @@ impl Args for HalfSumArgs {}
 const _: () = assert!(size_of::<HalfSumArgs>() == 40);
 
 /// y (+)= (a + b) / 2 on a device, where b may be zero; y in the type of a and b or in another.
-fn half_sum(a: &DeviceTensor, b: Option<&DeviceTensor>, y: &DeviceTensor, add: bool, queue: &Queue) -> crate::Result<()> {
+fn half_sum(
+    a: &DeviceTensor,
+    b: Option<&DeviceTensor>,
+    y: &DeviceTensor,
+    add: bool,
+    queue: &Queue,
+) -> crate::Result<()> {
     let n = a.numel();
     let b = b.map_or(Ok(Ptr::NULL), |b| b.stored(a.dtype, "mean", "b"))?;
     let narrow = u32::from(y.dtype == Dtype::Bf16);

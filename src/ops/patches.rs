@@ -85,7 +85,13 @@ impl Patches {
         });
     }
 
-    fn launch(&self, images: &DeviceTensor, patches: &DeviceTensor, add: Option<bool>, queue: &Queue) -> crate::Result<()> {
+    fn launch(
+        &self,
+        images: &DeviceTensor,
+        patches: &DeviceTensor,
+        add: Option<bool>,
+        queue: &Queue,
+    ) -> crate::Result<()> {
         let (dtype, shape) = (patches.dtype, images.shape);
         let args = PatchesArgs {
             x: images.stored(dtype, "patches", "x")?,

@@ -34,15 +34,28 @@ impl Args for PrependArgs {}
 const _: () = assert!(size_of::<PrependArgs>() == 88);
 
 /// Each sample of y from the tokens and its part of x; what is `None` is zero.
-fn join<T: Copy + Send + Sync>(x: Option<&[T]>, tokens: &[Option<&[T]>], hidden: usize, zero: T, y: &mut [T], rows: usize) {
+fn join<T: Copy + Send + Sync>(
+    x: Option<&[T]>,
+    tokens: &[Option<&[T]>],
+    hidden: usize,
+    zero: T,
+    y: &mut [T],
+    rows: usize,
+) {
     let head = tokens.len() * hidden;
     y.par_chunks_mut(rows * hidden).enumerate().for_each(|(b, y)| {
         let (first, rest) = y.split_at_mut(head);
         for (y, token) in first.chunks_exact_mut(hidden).zip(tokens) {
-            token.map_or_else(|| y.fill(zero), |token| y.copy_from_slice(token));
+            match token {
+                Some(token) => y.copy_from_slice(token),
+                None => y.fill(zero),
+            }
         }
         let len = rest.len();
-        x.map_or_else(|| rest.fill(zero), |x| rest.copy_from_slice(&x[b * len..][..len]));
+        match x {
+            Some(x) => rest.copy_from_slice(&x[b * len..][..len]),
+            None => rest.fill(zero),
+        }
     });
 }
 
@@ -51,8 +64,8 @@ impl Op for Prepend {
         "prepend"
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        match x {
-            [&[b, s, h], tokens @ ..]
+        match *x {
+            [&[b, s, h], ref tokens @ ..]
                 if (1..=Self::MOST).contains(&tokens.len()) && tokens.iter().all(|t| **t == [1, 1, h]) =>
             {
                 Ok(vec![b, s + tokens.len(), h])
@@ -135,7 +148,13 @@ impl Op for Prepend {
                 let gy = io.dy()?;
                 if let Some(g) = &io.gx[0] {
                     let x = g.to.stored(dtype, "prepend", "gx")?;
-                    let args = PrependArgs { x, y: gy.at, packs: packs(dtype, hidden, &[x, gy.at]), add: g.add.into(), ..base };
+                    let args = PrependArgs {
+                        x,
+                        y: gy.at,
+                        packs: packs(dtype, hidden, &[x, gy.at]),
+                        add: g.add.into(),
+                        ..base
+                    };
                     let kernel = format!("prepend_vjp_{}", dtype.suffix());
                     queue.launch(&kernel, queue.blocks(batch * seq, 8), 256, 0, &args)?;
                 }

@@ -1,4 +1,4 @@
-//! The list that `fipk selftest` runs, in the emulator, under two orders of threads; and that it sees what is wrong.
+//! The list that `fipk selftest` runs, in the emulator, its threads in a seeded order; and that it sees what is wrong.
 use fipk::dual::Dual;
 use fipk::gpu::emulator::{Emulator, Options};
 use fipk::gpu::{Device, Dtype, Ptr, Queue};
@@ -22,14 +22,14 @@ fn rows(emulator: &Rc<Emulator>, seed: u64, wanted: &dyn Fn(&str) -> bool) -> Ve
 
 #[test]
 fn every_kernel_is_launched_and_passes() {
-    for seed in [1, 2] {
-        let emulator = Rc::new(Emulator::new(Options { seed: Some(seed), checked: true }));
-        let mut rows = rows(&emulator, seed, &|_| true);
-        rows.push(coverage(&emulator));
-        let wrong: Vec<String> = rows.iter().filter(|r| !r.ok).map(|r| format!("{r:?}")).collect();
-        assert!(wrong.is_empty(), "seed {seed}: {} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
-        assert!(rows.len() > 600, "{}", rows.len());
-    }
+    // The emulator's own tests plant bugs under several orders of threads; all rows once is minutes already.
+    let seed = 1;
+    let emulator = Rc::new(Emulator::new(Options { seed: Some(seed), checked: true }));
+    let mut rows = rows(&emulator, seed, &|_| true);
+    rows.push(coverage(&emulator));
+    let wrong: Vec<String> = rows.iter().filter(|r| !r.ok).map(|r| format!("{r:?}")).collect();
+    assert!(wrong.is_empty(), "seed {seed}: {} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    assert!(rows.len() > 600, "{}", rows.len());
 }
 
 #[test]

@@ -1,13 +1,16 @@
-//! Resizing of bytes as PIL does it: antialiased, in 22-bit fixed point, rounded to bytes between the two passes.
+//! Resizing of bytes as PIL does it: antialiased, in 22-bit fixed point, rounded to bytes between its two passes.
 //!
-//! out[i] = sum_j w((j - c_i + 1/2) / s) in[j] / sum_j w(..), with c_i = (i + 1/2) r, r = in/out the scale and
-//! s = max(r, 1): a picture that shrinks is filtered with a wider kernel. Columns first, then rows.
+//! out\[i\] = sum_j w((j - c_i + 1/2) / s) in\[j\] / sum_j w(..), with c_i = (i + 1/2) r, r = in/out the scale and
+//! s = max(r, 1): a picture that shrinks is filtered with a wider kernel.
+use std::borrow::Cow;
+
 use super::picture::Picture;
+use crate::data::preprocess::Size;
 
 /// The kernel, by the number PIL and `preprocessor_config.json` give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    Nearest,
+    Nearest = 0,
     Lanczos,
     Bilinear,
     Bicubic,
@@ -53,6 +56,8 @@ impl Filter {
 
 /// Bits behind the point of a weight: a byte and the sum's sign and carry take the other ten.
 const PRECISION: u32 = 32 - 8 - 2;
+/// What rounds a sum once it is shifted.
+const HALF: i32 = 1 << (PRECISION - 1);
 
 /// What one output sample is made of: the first input sample and the weights from there on.
 struct Taps {
@@ -111,33 +116,45 @@ pub fn resize(picture: Picture, (height, width): (usize, usize), filter: Filter)
     Picture { channels: picture.channels, height, width, bytes }
 }
 
-/// Both passes over one plane. A pass that would leave every sample as it is is left out, as PIL leaves it out.
-fn filtered(plane: &[u8], (height, width): (usize, usize), rows: &[Taps], columns: &[Taps]) -> Vec<u8> {
-    const HALF: i32 = 1 << (PRECISION - 1);
-    let mut across = Vec::with_capacity(height * columns.len());
-    if columns.len() == width {
-        across.extend_from_slice(plane);
+/// Both passes over one plane. One that would leave every sample as it is is left out, as PIL leaves it out.
+fn filtered(plane: &[u8], (height, width): Size, rows: &[Taps], columns: &[Taps]) -> Vec<u8> {
+    // Bytes between the passes make their order matter. This is Pillow 13's; older ones always take columns first.
+    if rows.len() < height && 2 * (width as isize - columns.len() as isize) < (height - rows.len()) as isize {
+        across(&down(plane, (height, width), rows), width, columns).into_owned()
     } else {
-        for line in plane.chunks_exact(width) {
-            across.extend(columns.iter().map(|taps| {
-                let line = &line[taps.first..];
-                byte(taps.weights.iter().zip(line).fold(HALF, |sum, (w, &p)| sum.wrapping_add(w * i32::from(p))))
-            }));
-        }
+        down(&across(plane, width, columns), (height, columns.len()), rows)
     }
+}
+
+/// Every row of `width` samples at as many as `columns` has.
+fn across<'a>(plane: &'a [u8], width: usize, columns: &[Taps]) -> Cow<'a, [u8]> {
+    if columns.len() == width {
+        return Cow::Borrowed(plane);
+    }
+    let mut out = Vec::with_capacity(plane.len() / width * columns.len());
+    for line in plane.chunks_exact(width) {
+        out.extend(columns.iter().map(|taps| {
+            let samples = taps.weights.iter().zip(&line[taps.first..]);
+            byte(samples.fold(HALF, |sum, (w, &p)| sum.wrapping_add(w * i32::from(p))))
+        }));
+    }
+    Cow::Owned(out)
+}
+
+/// Every column of `height` samples at as many as `rows` has.
+fn down(plane: &[u8], (height, width): Size, rows: &[Taps]) -> Vec<u8> {
     if rows.len() == height {
-        return across;
+        return plane.to_vec();
     }
-    let width = columns.len();
-    let (mut down, mut sums) = (Vec::with_capacity(rows.len() * width), vec![HALF; width]);
+    let (mut out, mut sums) = (Vec::with_capacity(rows.len() * width), vec![HALF; width]);
     for taps in rows {
         sums.fill(HALF);
-        for (w, line) in taps.weights.iter().zip(across[taps.first * width..].chunks_exact(width)) {
+        for (w, line) in taps.weights.iter().zip(plane[taps.first * width..].chunks_exact(width)) {
             sums.iter_mut().zip(line).for_each(|(sum, &p)| *sum = sum.wrapping_add(w * i32::from(p)));
         }
-        down.extend(sums.iter().map(|&sum| byte(sum)));
+        out.extend(sums.iter().map(|&sum| byte(sum)));
     }
-    down
+    out
 }
 
 /// The sample at each output's centre, the position summed up step by step as PIL does.

@@ -4,8 +4,9 @@
 //! with what they read. Where rows are long, the tile reads its pixels in place; where they are short, pixels of many
 //! rows, and samples, are first packed side by side, so that no lane idles. Each output is a sum over blocks of taps,
 //! the blocks and the taps in their order, whatever the tasks.
+use super::buffers;
 use super::planes::{Planes, Tap};
-use super::tile::{Registers, VECTORS, multiply, put};
+use super::tile::{Registers, VECTORS, multiply, put, transpose};
 use crate::ops::{Vectorised, simd};
 use pulp::Simd;
 use rayon::prelude::*;
@@ -13,10 +14,10 @@ use std::cell::RefCell;
 
 /// Taps whose products are summed in registers before they are added to the sum of the blocks before.
 const TAPS: usize = 256;
-/// Tiles that share a block of weights while it is in the nearest cache.
-const TILES: usize = 4;
+/// Vectors of pixels that share a block of weights while it is in the nearest cache, at most.
+const MOST: usize = 16;
 /// Floats that a task's images may take.
-const BAND: usize = 120_000;
+const BAND: usize = 250_000;
 
 /// One phase of the outputs: every `step`-th row and column from `phase` on.
 #[derive(Clone, Debug)]
@@ -63,6 +64,30 @@ struct Tiles {
     base: Option<usize>,
     vectors: usize,
     runs: Vec<Run>,
+    /// The runs as they are written: those that follow each other there too are one.
+    written: Vec<Run>,
+    /// Where each of the runs is read, if all are of 8 pixels.
+    eights: Vec<usize>,
+}
+
+impl Tiles {
+    fn new(base: Option<usize>, vectors: usize, runs: Vec<Run>, step: usize) -> Self {
+        let mut written: Vec<Run> = Vec::new();
+        for run in &runs {
+            match written.last_mut() {
+                Some(last)
+                    if step == 1
+                        && (last.sample, last.to + last.len, last.at + last.len) == (run.sample, run.to, run.at) =>
+                {
+                    last.len += run.len;
+                }
+                _ => written.push(*run),
+            }
+        }
+        let eights =
+            if runs.iter().all(|run| run.len == 8) { runs.iter().map(|run| run.from).collect() } else { vec![] };
+        Self { base, vectors, runs, written, eights }
+    }
 }
 
 /// Rows `first..first + rows` of a part's outputs.
@@ -113,30 +138,71 @@ impl Correlation {
         let whole = self.outputs / registers.channels * registers.channels;
         let mut blocks: Vec<(usize, usize)> =
             (0..whole).step_by(registers.channels).map(|o| (o, registers.channels)).collect();
-        let rest = (whole..self.outputs).step_by(4).map(|o| (o, 4));
-        blocks.extend(rest);
+        blocks.extend((whole..self.outputs).step_by(4).map(|o| (o, 4)));
         let rows = blocks.iter().map(|b| b.1).sum::<usize>();
         let pack = |(part, group): (&Part, usize)| {
             let taps = terms.len() * self.inputs * part.taps.len();
-            let mut data = vec![0.0; rows * taps];
-            let mut at = 0;
-            for &(o, channels) in &blocks {
-                let real = channels.min(self.outputs - o);
-                let places = terms.iter().flat_map(|(_, w)| (0..self.inputs).map(move |c| (w, c)));
-                let places = places.flat_map(|(w, c)| part.taps.iter().map(move |tap| (w, c, tap.weight)));
-                for (w, c, tap) in places {
-                    let from = group * self.strides[0] + o * self.strides[1] + c * self.strides[2] + tap;
-                    for (i, to) in data[at..at + real].iter_mut().enumerate() {
-                        *to = w[from + i * self.strides[1]];
-                    }
-                    at += channels;
+            let mut data = buffers::take(rows * taps);
+            // A block of channels a task; what is left over at the end in one.
+            let tasks = data.par_chunks_mut((registers.channels * taps).max(1)).enumerate();
+            tasks.for_each(|(nth, mut data)| {
+                let first = nth * registers.channels;
+                for &(o, channels) in blocks.iter().filter(|b| (first..first + registers.channels).contains(&b.0)) {
+                    let (block, rest) = std::mem::take(&mut data).split_at_mut(channels * taps);
+                    let from = group * self.strides[0] + o * self.strides[1];
+                    let each = block.chunks_exact_mut(channels * taps / terms.len());
+                    terms.iter().zip(each).for_each(|((_, w), block)| {
+                        let rows = self.outputs - o;
+                        simd().dispatch(
+                            #[inline(always)]
+                            || self.pack_block(part, &w[from..], rows.min(channels), channels, block),
+                        );
+                    });
+                    data = rest;
                 }
-            }
+            });
             data
         };
-        let all: Vec<(&Part, usize)> =
-            self.parts.iter().flat_map(|p| (0..self.groups).map(move |group| (p, group))).collect();
-        Packed { blocks: blocks.clone(), data: all.into_par_iter().map(pack).collect() }
+        let all = self.parts.iter().flat_map(|p| (0..self.groups).map(move |group| (p, group)));
+        Packed { data: all.map(pack).collect(), blocks }
+    }
+
+    /// A row of `channels` weights, `real` of them there, for each input channel and tap of a part.
+    #[inline(always)]
+    fn pack_block(&self, part: &Part, w: &[f32], real: usize, channels: usize, to: &mut [f32]) {
+        let (taps, [_, across, along]) = (part.taps.len(), self.strides);
+        let in_order = part.taps.iter().enumerate().all(|(nth, tap)| tap.weight == nth);
+        if across == 1 {
+            // Taps of one weight each: the channels of a row stand side by side.
+            let rows = to.chunks_exact_mut(channels).zip((0..self.inputs).map(|c| c * along));
+            return rows.for_each(|(to, from)| {
+                to[..real].copy_from_slice(&w[from..from + real]);
+                to[real..].fill(0.0);
+            });
+        }
+        // What stands side by side in a row of weights.
+        let run = if along == taps { self.inputs * taps } else { taps };
+        if in_order && run >= 4 {
+            for (c, to) in to.chunks_exact_mut(channels * run).enumerate() {
+                for i in (0..channels).step_by(4) {
+                    let row = |k: usize| {
+                        let from = c * along + (i + k) * across;
+                        if i + k < real { &w[from..from + run] } else { &[] }
+                    };
+                    transpose([0, 1, 2, 3].map(row), &mut to[i..], channels);
+                }
+            }
+            return;
+        }
+        let mut rows = to.chunks_exact_mut(channels);
+        for (c, tap) in (0..self.inputs).flat_map(|c| part.taps.iter().map(move |tap| (c, tap))) {
+            let from = c * along + tap.weight;
+            let Some(to) = rows.next() else { return };
+            for (i, to) in to[..real].iter_mut().enumerate() {
+                *to = w[from + i * across];
+            }
+            to[real..].fill(0.0);
+        }
     }
 
     /// The bands of all parts for `samples` samples that are laid out one after the other.
@@ -145,7 +211,7 @@ impl Correlation {
         let mut bands = Vec::new();
         for (nth, part) in self.parts.iter().enumerate() {
             let [height, width] = self.grid(part);
-            if height * width == 0 || part.taps.is_empty() {
+            if samples * height * width == 0 || part.taps.is_empty() {
                 continue;
             }
             let rows = (1..=height).rev().find(|rows| planes.len(*rows, channels) * samples <= BAND).unwrap_or(1);
@@ -171,14 +237,19 @@ impl Correlation {
         samples: usize,
         each: usize,
     ) -> Vec<Tiles> {
-        let (lanes, wide) = (registers.lanes, registers.lanes * VECTORS * TILES);
+        let lanes = registers.lanes;
         let width = self.grid(part)[1];
         let to = |i: usize, j: usize| {
             let row = part.phase[0] + (first + i) * self.to_step[0];
             row * self.to[1] + part.phase[1] + j * self.to_step[1]
         };
         let in_place = in_place(planes.pitch, (rows, width), lanes);
+        let positions = if in_place { (rows - 1) * planes.pitch + width } else { samples * rows * width };
+        // As even as can be: a batch of one vector would go over all weights for it.
+        let vectors = positions.div_ceil(lanes);
+        let wide = vectors.div_ceil(vectors.div_ceil(MOST)) * lanes;
         let mut all: Vec<Tiles> = Vec::new();
+        let step = self.to_step[1];
         let (mut filled, mut runs) = (0, Vec::new());
         for sample in 0..samples {
             if in_place {
@@ -194,7 +265,7 @@ impl Correlation {
                     };
                     let vectors = (stop - start).div_ceil(lanes);
                     let runs: Vec<Run> = rows.filter_map(cut).collect();
-                    all.push(Tiles { base: Some(sample * each + start), vectors, runs });
+                    all.push(Tiles::new(Some(sample * each + start), vectors, runs, step));
                 }
                 continue;
             }
@@ -206,14 +277,14 @@ impl Correlation {
                     runs.push(Run { from, at: filled, to: to(i, j), len, sample });
                     (filled, j) = (filled + len, j + len);
                     if filled == wide {
-                        all.push(Tiles { base: None, vectors: VECTORS * TILES, runs: std::mem::take(&mut runs) });
+                        all.push(Tiles::new(None, wide / lanes, std::mem::take(&mut runs), step));
                         filled = 0;
                     }
                 }
             }
         }
         if filled > 0 {
-            all.push(Tiles { base: None, vectors: filled.div_ceil(lanes), runs });
+            all.push(Tiles::new(None, filled.div_ceil(lanes), runs, step));
         }
         all
     }
@@ -226,8 +297,10 @@ impl Correlation {
             return 1;
         }
         let fit = BAND / planes.len(rows, sources * self.inputs).max(1);
-        let tasks = self.batch / rayon::current_num_threads();
-        (4 * VECTORS * TILES * registers.lanes / (rows * width)).min(fit).min(tasks).max(1)
+        let most = (3 * MOST * registers.lanes / (rows * width)).min(fit).max(1);
+        // As many tasks for each thread as for the others.
+        let tasks = self.batch.div_ceil(most).next_multiple_of(rayon::current_num_threads());
+        self.batch.div_ceil(tasks)
     }
 
     /// y (+)= bias + the sum of the terms; without any, y is set to zero.
@@ -267,6 +340,7 @@ impl Correlation {
             });
         };
         y.par_chunks_mut(samples * share * pixels).enumerate().for_each(task);
+        packed.data.into_iter().for_each(buffers::give);
     }
 }
 
@@ -304,6 +378,7 @@ impl Vectorised for Task<'_> {
         let Scratch { planes, panel, sums } = std::mem::take(self.scratch);
         let (mut planes, mut panel, mut sums) = (planes, panel, sums);
         let (image, lanes) = (of.from[0] * of.from[1], S::F32_LANES);
+        let mut cleared = None;
         for group in self.outputs.start / of.outputs..self.outputs.end.div_ceil(of.outputs) {
             let mut laid = None;
             for band in self.bands {
@@ -311,6 +386,10 @@ impl Vectorised for Task<'_> {
                 let all = len * self.terms.len() * self.samples.len();
                 let room = first(&mut planes, all + self.planes.slack(lanes));
                 if laid != Some((band.first, band.rows)) {
+                    if cleared != Some((band.first, band.rows)) {
+                        room.fill(0.0);
+                        cleared = Some((band.first, band.rows));
+                    }
                     let mut to = room[..all].chunks_exact_mut(len);
                     for sample in self.samples.clone() {
                         for (x, _) in self.terms {
@@ -319,7 +398,6 @@ impl Vectorised for Task<'_> {
                             self.planes.fill(s, &x[at..at + of.inputs * image], (band.first, band.rows), to);
                         }
                     }
-                    room[all..].fill(0.0);
                     laid = Some((band.first, band.rows));
                 }
                 for tiles in &band.tiles {
@@ -345,7 +423,8 @@ impl Task<'_> {
         sums: &mut Vec<f32>,
     ) {
         let (of, lanes) = (self.of, S::F32_LANES);
-        let wide = lanes * VECTORS * TILES;
+        // Odd in cache lines, so that rows do not meet in the cache.
+        let wide = lanes * (MOST + 1);
         let weights = &self.packed.data[band.part * of.groups + group];
         let taps = band.offsets.len();
         // The group's output channels that are this task's.
@@ -358,6 +437,7 @@ impl Task<'_> {
             let bias = self.bias.and_then(|b| b.get(group * of.outputs + own.start + o));
             sums.fill(bias.copied().unwrap_or(0.0));
         }
+        let short = lanes >= 8 && tiles.runs.iter().all(|run| run.len <= 8);
         let in_panel: [usize; TAPS] = std::array::from_fn(|t| t * wide);
         for (nth, offsets) in band.offsets.chunks(TAPS).enumerate() {
             let (source, base, offsets) = match tiles.base {
@@ -366,10 +446,20 @@ impl Task<'_> {
                     let panel = first(panel, TAPS * wide + lanes);
                     for (t, offset) in offsets.iter().enumerate() {
                         let (to, from) = (&mut panel[t * wide..(t + 1) * wide + lanes], &planes[*offset..]);
+                        if !tiles.eights.is_empty() {
+                            for (to, run) in to.as_chunks_mut::<8>().0.iter_mut().zip(&tiles.eights) {
+                                to.copy_from_slice(&from[*run..*run + 8]);
+                            }
+                            continue;
+                        }
                         for run in &tiles.runs {
-                            // A whole vector each: what is too much is overwritten by the next, or idle.
-                            let from = S::as_simd_f32s(&from[run.from..run.from + lanes]).0;
-                            S::as_mut_simd_f32s(&mut to[run.at..run.at + lanes]).0.copy_from_slice(from);
+                            // So much each: what is too much is overwritten by the next, or idle.
+                            if short {
+                                to[run.at..run.at + 8].copy_from_slice(&from[run.from..run.from + 8]);
+                            } else {
+                                let from = S::as_simd_f32s(&from[run.from..run.from + lanes]).0;
+                                S::as_mut_simd_f32s(&mut to[run.at..run.at + lanes]).0.copy_from_slice(from);
+                            }
                         }
                     }
                     (&*panel, 0, &in_panel[..offsets.len()])
@@ -384,7 +474,7 @@ impl Task<'_> {
                     // Two tiles of two do better than one of three and one of one.
                     let v = if left == 4 { 2 } else { left.min(VECTORS) };
                     let b = (source, base + vector * lanes);
-                    let c = (&mut sums[vector * lanes..], wide);
+                    let c = (&mut sums[vector * lanes..], wide, true);
                     match (channels, v) {
                         (8, 3) => multiply::<S, 8, 3>(s, a, b, offsets, c),
                         (8, 2) => multiply::<S, 8, 2>(s, a, b, offsets, c),
@@ -398,7 +488,7 @@ impl Task<'_> {
             }
         }
         let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);
-        for run in &tiles.runs {
+        for run in &tiles.written {
             for o in 0..own.len() {
                 let channel = group * of.outputs + own.start + o - self.outputs.start;
                 let at = (run.sample * self.outputs.len() + channel) * pixels + run.to;

@@ -2,7 +2,7 @@
 use super::Conv2d;
 use super::correlation::{Correlation, Part};
 use super::planes::Tap;
-use crate::ops::gemm::{Strides, Threads, product};
+use super::weights::WeightGradient;
 
 /// Pairs are of height and width.
 #[derive(Clone, Copy, Debug)]
@@ -60,22 +60,22 @@ impl Geometry {
     pub fn pixels(&self) -> usize {
         self.to[0] * self.to[1]
     }
-    /// Elements of `channels` images of x's size.
-    pub fn plane(&self, channels: usize) -> usize {
-        channels * self.from[0] * self.from[1]
-    }
 
-    /// y from x: a tap reads row i S + r D - P for output row i.
-    pub fn forward(&self) -> Correlation {
+    /// What each tap reads of images that come apart in every `step`-th row and column.
+    fn reads(&self, step: [usize; 2]) -> Vec<Tap> {
         let reads = |axis: usize, tap: usize| {
             let place = (tap * self.op.dilation[axis]) as isize - self.op.padding[axis] as isize;
-            let stride = self.op.stride[axis] as isize;
-            (place.rem_euclid(stride) as usize, place.div_euclid(stride))
+            (place.rem_euclid(step[axis] as isize) as usize, place.div_euclid(step[axis] as isize))
         };
         let tap = |(r, s): (usize, usize)| {
             let ((up, down), (left, right)) = (reads(0, r), reads(1, s));
             Tap { phase: [up, left], shift: [down, right], weight: r * self.kernel[1] + s }
         };
+        self.kernel_places().map(tap).collect()
+    }
+
+    /// y from x: a tap reads row i S + r D - P for output row i.
+    pub fn forward(&self) -> Correlation {
         let (inputs, outputs) = (self.inputs / self.op.groups, self.outputs / self.op.groups);
         Correlation {
             batch: self.batch,
@@ -86,9 +86,20 @@ impl Geometry {
             from_step: self.op.stride,
             to: self.to,
             to_step: [1, 1],
-            parts: vec![Part { phase: [0, 0], taps: self.kernel_places().map(tap).collect() }],
+            parts: vec![Part { phase: [0, 0], taps: self.reads(self.op.stride) }],
             strides: [outputs * self.taps(), self.taps(), self.kernel[0] * self.kernel[1]],
         }
+    }
+
+    /// The cotangent of W.
+    pub fn weights(&self) -> WeightGradient {
+        let (groups, stride, kernel) = (self.op.groups, self.op.stride, self.kernel);
+        let (inputs, outputs) = (self.inputs / groups, self.outputs / groups);
+        // Few channels fill no vector: what all taps read for a pixel is then gathered from whole images.
+        let gathered = inputs <= 4 && groups == 1 && self.op.dilation == [1, 1];
+        let taps = self.reads(if gathered { [1, 1] } else { stride });
+        let (batch, from, to) = (self.batch, self.from, self.to);
+        WeightGradient { batch, groups, inputs, outputs, from, stride, to, kernel, gathered, taps }
     }
 
     /// The cotangent of x from that of y: row h gets what tap r took from it for output row (h + P - r D) / S, so that
@@ -126,98 +137,5 @@ impl Geometry {
     fn kernel_places(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let [kh, kw] = self.kernel;
         (0..kh).flat_map(move |r| (0..kw).map(move |s| (r, s)))
-    }
-
-    /// Where row (or column) `at` of the output finds tap `tap` in the input.
-    fn source(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
-        let padded = at * self.op.stride[axis] + tap * self.op.dilation[axis];
-        padded.checked_sub(self.op.padding[axis]).filter(|i| *i < self.from[axis])
-    }
-
-    /// Each (index into a matrix [taps, pixels], index into the images of a group) that belong together.
-    fn each(&self, mut body: impl FnMut(usize, usize)) {
-        let ([kh, kw], pixels) = (self.kernel, self.pixels());
-        for tap in 0..self.taps() {
-            let (c, r, s) = (tap / (kh * kw), tap / kw % kh, tap % kw);
-            for i in 0..self.to[0] {
-                let Some(row) = self.source(0, i, r) else { continue };
-                for j in 0..self.to[1] {
-                    let Some(column) = self.source(1, j, s) else { continue };
-                    body(tap * pixels + i * self.to[1] + j, (c * self.from[0] + row) * self.from[1] + column);
-                }
-            }
-        }
-    }
-
-    /// Fill each output channel of a sample with its bias.
-    pub fn bias(&self, bias: Option<&[f32]>, y: &mut [f32]) {
-        if let Some(bias) = bias {
-            y.chunks_mut(self.pixels()).zip(bias).for_each(|(y, b)| y.fill(*b));
-        }
-    }
-
-    fn columns(&self, x: &[f32]) -> Vec<f32> {
-        let mut columns = vec![0.0; self.taps() * self.pixels()];
-        self.each(|to, from| columns[to] = x[from]);
-        columns
-    }
-
-    /// y (+)= W ⋆ x of one sample.
-    pub fn correlate(&self, x: &[f32], w: &[f32], add: bool, y: &mut [f32]) {
-        let (groups, taps, pixels) = (self.op.groups, self.taps(), self.pixels());
-        let each = self.outputs / groups;
-        let parts = x.chunks(self.plane(self.inputs / groups)).zip(w.chunks(each * taps));
-        for ((x, w), y) in parts.zip(y.chunks_mut(each * pixels)) {
-            let (columns, rows) = (self.columns(x), Strides::rows);
-            let size = (each, pixels, taps);
-            product(size, 1.0, w, rows(taps), &columns, rows(pixels), add, y, rows(pixels), Threads::One);
-        }
-    }
-
-    /// gx += the transpose of [`Self::correlate`] in x.
-    pub fn transposed(&self, gy: &[f32], w: &[f32], gx: &mut [f32]) {
-        let (groups, taps, pixels) = (self.op.groups, self.taps(), self.pixels());
-        let each = self.outputs / groups;
-        let parts = gy.chunks(each * pixels).zip(w.chunks(each * taps));
-        for ((gy, w), gx) in parts.zip(gx.chunks_mut(self.plane(self.inputs / groups))) {
-            let (mut columns, rows) = (vec![0.0; taps * pixels], Strides::rows);
-            let w_t = rows(taps).transposed();
-            product(
-                (taps, pixels, each),
-                1.0,
-                w,
-                w_t,
-                gy,
-                rows(pixels),
-                false,
-                &mut columns,
-                rows(pixels),
-                Threads::One,
-            );
-            self.each(|from, to| gx[to] += columns[from]);
-        }
-    }
-
-    /// gw += the transpose of [`Self::correlate`] in W.
-    pub fn weight_gradient(&self, x: &[f32], gy: &[f32], gw: &mut [f32]) {
-        let (groups, taps, pixels) = (self.op.groups, self.taps(), self.pixels());
-        let each = self.outputs / groups;
-        let parts = x.chunks(self.plane(self.inputs / groups)).zip(gy.chunks(each * pixels));
-        for ((x, gy), gw) in parts.zip(gw.chunks_mut(each * taps)) {
-            let (columns, rows) = (self.columns(x), Strides::rows);
-            let columns_t = rows(pixels).transposed();
-            product(
-                (each, taps, pixels),
-                1.0,
-                gy,
-                rows(pixels),
-                &columns,
-                columns_t,
-                true,
-                gw,
-                rows(taps),
-                Threads::One,
-            );
-        }
     }
 }

@@ -27,14 +27,14 @@ impl Registers {
     }
 }
 
-/// c [M, vectors] += a [taps, M] b, where row t of b begins at `at + offsets[t]`.
+/// c [M, vectors] (+)= a [taps, M] b, where row t of b begins at `at + offsets[t]`.
 #[inline(always)]
 pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
     s: S,
     a: &[f32],
     (b, at): (&[f32], usize),
     offsets: &[usize],
-    (c, pitch): (&mut [f32], usize),
+    (c, pitch, add): (&mut [f32], usize, bool),
 ) {
     let zero = s.splat_f32s(0.0);
     let mut sums = [[zero; V]; M];
@@ -51,7 +51,7 @@ pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
     for (i, sums) in sums.iter().enumerate() {
         let c = S::as_mut_simd_f32s(&mut c[i * pitch..][..V * S::F32_LANES]).0;
         for (c, sum) in c.iter_mut().zip(sums) {
-            *c = s.add_f32s(*c, *sum);
+            *c = if add { s.add_f32s(*c, *sum) } else { *sum };
         }
     }
 }
@@ -68,5 +68,25 @@ pub(super) fn put<S: Simd>(s: S, to: &mut [f32], from: &[f32], add: bool) {
         let value = s.partial_load_f32s(rest);
         let value = if add { s.add_f32s(s.partial_load_f32s(tail), value) } else { value };
         s.partial_store_f32s(tail, value);
+    }
+}
+
+/// to[j * pitch + i] = rows[i][j]: as many columns as the rows have; an empty row counts as zeros.
+#[inline(always)]
+pub(super) fn transpose(rows: [&[f32]; 4], to: &mut [f32], pitch: usize) {
+    let n = rows.iter().map(|r| r.len()).max().unwrap_or(0);
+    let whole = if rows.iter().all(|r| r.len() == n) { n / 4 } else { 0 };
+    let blocks = rows.map(|r| &r.as_chunks::<4>().0[..whole]);
+    for j in 0..whole {
+        let [a, b, c, d] = blocks.map(|b| b[j]);
+        let to = &mut to[4 * j * pitch..];
+        for k in 0..4 {
+            to[k * pitch..][..4].copy_from_slice(&[a[k], b[k], c[k], d[k]]);
+        }
+    }
+    for j in 4 * whole..n {
+        for (i, row) in rows.iter().enumerate() {
+            to[j * pitch + i] = row.get(j).copied().unwrap_or(0.0);
+        }
     }
 }

@@ -1,0 +1,64 @@
+//! The geometry's verbs on a small network: what they say agrees with itself and with what they store.
+use super::support::{done, fails, text, tiny};
+use fipk::fip::path::Stored;
+use serde_json::Value;
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&done(args).stdout).unwrap()
+}
+
+fn number(v: &Value) -> f64 {
+    v.as_f64().unwrap_or(f64::NAN)
+}
+
+#[test]
+fn the_spectrum_is_the_same_by_lanczos_and_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(dir.path());
+    let (out, data) = (dir.path().join("metric"), "digits:12?seed=3");
+    let base = ["metric", "--model", text(&model), "--data", data, "--device", "cpu", "--json"];
+    let whole = json(&[&base[..], &["--exact", "--top", "5"]].concat());
+    let top = json(&[&base[..], &["--top", "5", "--density", "--vectors", "--out", text(&out)]].concat());
+    let exact: Vec<f64> = whole["exact"].as_array().unwrap().iter().map(number).collect();
+    assert_eq!(exact.len(), 120);
+    for i in 0..5 {
+        let value = number(&top["largest"][i]["value"]);
+        assert!((value - exact[i]).abs() <= 1e-4 * exact[0], "{i}: {value} {}", exact[i]);
+    }
+    let sum: f64 = exact.iter().sum();
+    assert!((number(&whole["trace"]) - sum).abs() <= 1e-9 * sum);
+    let above = exact.iter().filter(|v| **v >= 1e-3).count() as f64;
+    let weights = number(&whole["weights"]);
+    assert_eq!(number(&whole["invariant"]["dimensions"]), weights - above);
+    for file in ["config.toml", "metric.json", "spectrum.svg", "density.svg", "eigenvector-05.safetensors"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let again = [&base[..], &["--top", "1", "--out", text(&out)]].concat();
+    fails(&again, 2, &["--overwrite"]);
+    done(&[&again[..], &["--overwrite"]].concat());
+    fails(&["metric", "--model", text(&model), "--data", "digits:600", "--exact"], 2, &["--exact", "6000 rows", "409"]);
+    fails(&["metric", "--model", text(&model), "--data", data, "--epsilon", "0"], 2, &["--epsilon"]);
+}
+
+#[test]
+fn a_geodesic_keeps_its_speed_and_its_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(dir.path());
+    let out = dir.path().join("walk");
+    let args = ["geodesic", "--model", text(&model), "--data", "digits:6?seed=3", "--device", "cpu", "--json"];
+    let found =
+        json(&[&args[..], &["--length", "0.05", "--points", "2", "--damping", "1e-3", "--out", text(&out)]].concat());
+    let walks = found["found"]["walks"].as_array().unwrap();
+    let change = |i: usize| number(&walks[i]["speed_change"]);
+    assert!(change(0) <= 0.01 && change(0) < change(1), "{} and {}", change(0), change(1));
+    for (walk, name) in walks.iter().zip(["geodesic", "line", "null"]) {
+        let stored = Stored::open(&out.join(name)).unwrap();
+        assert_eq!((stored.points().len(), walk["name"].as_str()), (3, Some(name)));
+        assert!((stored.length() - number(&walk["length"])).abs() <= 1e-6 * stored.length());
+        let (first, last) = (stored.network(0).unwrap(), stored.network(2).unwrap());
+        let away = first.iter().zip(&last).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        let said = number(&walk["looks"][2]["from_start"]);
+        assert!((away - said).abs() <= 1e-4 * said, "{name}: {away} {said}");
+    }
+    fails(&[&args[..], &["--length", "0", "--out", text(&out)]].concat(), 2, &["--length"]);
+}
