@@ -1,14 +1,16 @@
 // Masked multi-head attention, portable: y = softmax(q kᵀ / √D + mask) v for each head, its tangent and cotangents.
 //
-// q, k, v, y are [B, S, H D], the heads side by side in the last axis, f32 or bf16; mask is [B, S], i32, 0 at a padding
-// key; lse is [B, H, S], f32: log Σ exp of a query's scores, 0 in a sample with no key to attend to, where y is 0.
-// As Dao et al. 2022 do, no S x S tensor leaves the block:
+// Layouts as in attention_args.cuh, of f32 or bf16; any D. These judge the kernels for tensor cores (attention_mma.cu), and
+// take what those do not. As Dao et al. 2022 do, no S x S tensor leaves the block:
 //
 //     forward  running maximum and sum over tiles of keys; y and lse at the end
 //     jvp      p = exp(s - lse), t = p (dq k + q dk) / √D; dy = Σ t v + Σ p dv - (Σ t) (Σ p v), in one pass
 //     vjp_q    r = p (gy v - gy y) / √D; gq = Σ r k over tiles of keys
 //     vjp_kv   the same for a tile of keys over tiles of queries: gv = Σ p gy, gk = Σ r q
 //     delta    gy y, a number a query and head, for both
+//
+// In a sample with one key the probability is 1 whatever the scores: t and r are 0 there, and not the noise of a
+// difference.
 //
 // A block of 256 threads owns 64 rows (queries; keys in vjp_kv) of one head of one sample, and goes through the other
 // axis 64 columns at a time: a 64 x 64 tile of scores, 4 x 4 a thread, from slices of D in shared memory; the weights
@@ -18,27 +20,15 @@
 //
 // FLOPs, with n = 2 B S S H D: forward 2 n, jvp 6 n (o is summed anew in f32, since Σ t v and (Σ t) o cancel), vjp_q
 // 3 n, vjp_kv 4 n. Bytes: each tensor once, and what a block reads of the other axis again for every 64 rows, mostly
-// from L2. 16 FMA for two 16-byte reads of shared memory; tensor cores are for the kernels that these judge.
-// Not yet run on a GPU.
+// from L2. 16 FMA for two 16-byte reads of shared memory. Not yet run on a GPU.
 #include "attention_tiles.cuh"
 #include "reduce.cuh"
-
-struct ForwardArgs {
-    const void* q;
-    const void* k;
-    const void* v;
-    const int* mask;
-    void* y;
-    float* lse;
-    Axes axes;
-};
-FIPK_ARGS(ForwardArgs, 72);
 
 template <class T, int WIDTH> FIPK_DEVICE void attention_forward(const ForwardArgs& p) {
     TILES;
     const Head h = head_of_block<WIDTH>(p.axes);
     const int* mask = p.mask + h.sample * h.seq;
-    const u64 keys = keys_of(mask, h.seq);
+    const u64 keys = attended_keys(mask, h.seq).end;
 
     Rows<T, WIDTH> out;
     // Of the scores so far: a row's maximum, and this thread's part of Σ exp(s - maximum).
@@ -83,26 +73,14 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_forward(const ForwardAr
     out.put_all(h, p.y, false);
 }
 
-struct JvpArgs {
-    const void* q;
-    const void* k;
-    const void* v;
-    const int* mask;
-    const float* lse;
-    const void* dq; // or null, as are dk and dv
-    const void* dk;
-    const void* dv;
-    void* dy;
-    Axes axes;
-};
-FIPK_ARGS(JvpArgs, 96);
-
 template <class T, int WIDTH> FIPK_DEVICE void attention_jvp(const JvpArgs& p) {
     TILES;
     const Head h = head_of_block<WIDTH>(p.axes);
     const int* mask = p.mask + h.sample * h.seq;
     const bool scores_move = p.dq || p.dk;
-    const u64 keys = scores_move || p.dv ? keys_of(mask, h.seq) : 0;
+    const Attended keys_there = attended_keys(mask, h.seq);
+    const u64 keys = scores_move || p.dv ? keys_there.end : 0;
+    const float slope = keys_there.alone ? 0.0f : h.scale;
 
     Rows<T, WIDTH> out, tangent;
     float lse[4], mean[4] = {};
@@ -120,7 +98,7 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_jvp(const JvpArgs& p) {
             for (int j = 0; j < 4; j++) {
                 s[i][j] = on[j] ? expf(s[i][j] * h.scale - lse[i]) : 0.0f;
                 // Not 0 · t: what stands in a padding key may be anything.
-                t[i][j] = on[j] ? s[i][j] * t[i][j] * h.scale : 0.0f;
+                t[i][j] = on[j] ? s[i][j] * t[i][j] * slope : 0.0f;
                 mean[i] += t[i][j];
             }
         }
@@ -138,28 +116,13 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_jvp(const JvpArgs& p) {
     tangent.put_all(h, p.dy, false);
 }
 
-struct VjpArgs {
-    const void* q;
-    const void* k;
-    const void* v;
-    const int* mask;
-    const float* lse;
-    const void* gy;
-    const float* delta; // [B, H, S]: gy y
-    void* gq;
-    void* gk; // or null, as is gv
-    void* gv;
-    Axes axes;
-    u32 add; // bits: gq, gk, gv is added to
-    u32 unused;
-};
-FIPK_ARGS(VjpArgs, 112);
-
 template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_q(const VjpArgs& p) {
     TILES;
     const Head h = head_of_block<WIDTH>(p.axes);
     const int* mask = p.mask + h.sample * h.seq;
-    const u64 keys = keys_of(mask, h.seq);
+    const Attended keys_there = attended_keys(mask, h.seq);
+    const u64 keys = keys_there.end;
+    const float slope = keys_there.alone ? 0.0f : h.scale;
 
     Rows<T, WIDTH> gq;
     float lse[4], delta[4];
@@ -175,7 +138,7 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_q(const VjpArgs& p)
         for (int i = 0; i < 4; i++) {
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                r[i][j] = on[j] ? h.scale * expf(s[i][j] * h.scale - lse[i]) * (r[i][j] - delta[i]) : 0.0f;
+                r[i][j] = on[j] ? slope * expf(s[i][j] * h.scale - lse[i]) * (r[i][j] - delta[i]) : 0.0f;
             }
         }
         lay_weights(r, weights);
@@ -189,7 +152,9 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_kv(const VjpArgs& p
     TILES;
     const Head h = head_of_block<WIDTH>(p.axes);
     const int* mask = p.mask + h.sample * h.seq;
-    const u64 keys = keys_of(mask, h.seq);
+    const Attended keys_there = attended_keys(mask, h.seq);
+    const u64 keys = keys_there.end;
+    const float slope = keys_there.alone ? 0.0f : h.scale;
     bool on[4];
     attended(mask, h.row0 + tile_row(), keys, on);
 
@@ -218,7 +183,7 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_kv(const VjpArgs& p
 #pragma unroll
         for (int i = 0; i < 4; i++) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) r[i][j] = on[i] ? h.scale * s[i][j] * (r[i][j] - delta[j]) : 0.0f;
+            for (int j = 0; j < 4; j++) r[i][j] = on[i] ? slope * s[i][j] * (r[i][j] - delta[j]) : 0.0f;
         }
         lay_weights(r, weights);
         gk.add(h, weights, p.q, query, stage);
@@ -226,17 +191,6 @@ template <class T, int WIDTH> FIPK_DEVICE void attention_vjp_kv(const VjpArgs& p
     if (p.gk) gk.put_all(h, p.gk, p.add & 2);
     if (p.gv) gv.put_all(h, p.gv, p.add & 4);
 }
-
-struct DeltaArgs {
-    const void* y;
-    const void* gy;
-    float* delta;
-    u64 rows; // B S H: of D elements each
-    u64 seq;
-    u32 heads;
-    u32 dim;
-};
-FIPK_ARGS(DeltaArgs, 48);
 
 // A warp a row.
 template <class T> FIPK_DEVICE void attention_delta(const DeltaArgs& p) {

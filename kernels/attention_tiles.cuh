@@ -1,5 +1,6 @@
 // Pieces of attention.cu's kernels: where a block stands, 64 x 64 tiles of scores, and 64 rows of sums over them.
 #pragma once
+#include "attention_args.cuh"
 #include "quad.cuh"
 
 constexpr int THREADS = 256;
@@ -7,14 +8,6 @@ constexpr int THREADS = 256;
 constexpr int SIDE = 64;
 // Columns of a head that lie in shared memory at a time for scores.
 constexpr int DEPTH = 32;
-
-struct Axes {
-    u64 seq;
-    u32 heads;
-    u32 dim;
-    u32 column_blocks; // blocks that share the columns of a head
-    float scale;
-};
 
 // What a block works on.
 struct Head {
@@ -66,23 +59,28 @@ FIPK_DEVICE float row_max(float v) {
     return v;
 }
 
-// One past the last key of the sample to attend to.
-FIPK_DEVICE u64 keys_of(const int* mask, u64 seq) {
-    FIPK_SHARED(int, ends, [THREADS / 32]);
-    int end = 0;
+struct Attended {
+    u64 end;    // one past the last key of the sample to attend to
+    bool alone; // whether it is the only one: the probabilities are then 1 whatever the scores
+};
+
+FIPK_DEVICE Attended attended_keys(const int* mask, u64 seq) {
+    FIPK_SHARED(int2, parts, [THREADS / 32]);
+    int end = 0, count = 0;
     for (u64 key = threadIdx.x; key < seq; key += THREADS) {
-        if (mask[key] != 0) end = static_cast<int>(key) + 1;
+        if (mask[key] != 0) end = static_cast<int>(key) + 1, count++;
     }
-#pragma unroll
-    for (int step = 16; step > 0; step >>= 1) {
-        const int other = __shfl_xor_sync(0xffffffffu, end, step);
-        end = other > end ? other : end;
-    }
-    if (threadIdx.x % 32 == 0) ends[threadIdx.x / 32] = end;
+    end = __reduce_max_sync(0xffffffffu, end);
+    count = __reduce_add_sync(0xffffffffu, count);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = make_int2(end, count);
     __syncthreads();
+    end = count = 0;
 #pragma unroll
-    for (int warp = 0; warp < THREADS / 32; warp++) end = ends[warp] > end ? ends[warp] : end;
-    return static_cast<u64>(end);
+    for (int warp = 0; warp < THREADS / 32; warp++) {
+        end = max(end, parts[warp].x);
+        count += parts[warp].y;
+    }
+    return {static_cast<u64>(end), count == 1};
 }
 
 // slice[d][row]: 64 rows of x from row0 by DEPTH columns from d0, turned; 0 beyond either end. The exclusive-or sends

@@ -4,6 +4,8 @@
 //     nn  A [m, k]  B [k, n]   the cotangent of its input, gy W
 //     tn  A [k, m]  B [k, n]   the cotangent of its weight, gyᵀ x
 //
+// The epilogue is that of gemm.cuh; tn also gives the sums of op(A)'s rows, a bias's gradient, from the tiles that the
+// blocks of the first columns have in shared memory anyway.
 // C is [m, n]; rows stand lda, ldb, ldc apart. A and B are f32 or bf16, by the kernel's name; C either, by a flag.
 // Sums are f32, each element's in the order of k (pairs one after the other), so that nothing depends on the device.
 //
@@ -15,39 +17,15 @@
 //
 // 2 m n k FLOPs a pair; m k (n / 64) + n k (m / 128) elements read, mostly from L2, and m n written. For each step along
 // k a warp reads shared memory for 4 cycles (large tiles) or 3 (small ones) while its FMAs take 8 or 4: bound by the FMA
-// pipes, 67 TFLOP/s on an H100 on paper. Two blocks fit a multiprocessor. Tensor cores are for the kernels that this one
-// judges. Not yet run on a GPU.
-#include "quad.cuh"
+// pipes, 67 TFLOP/s on an H100 on paper. Two blocks fit a multiprocessor. These are the kernels of f32 and of mixed
+// operands; for those of tensor cores see gemm_mma.cuh. Not yet run on a GPU.
+#include "gemm.cuh"
 
 constexpr int THREADS = 256;
 // Side of the square of C that the block's 16 x 16 threads cover with four by four elements each.
 constexpr int SQUARE = 64;
 // Of a slice, along k.
 constexpr int DEPTH = 32;
-
-// Bits of `epilogue`.
-constexpr u32 ADD = 1;  // C is added to
-constexpr u32 BIAS = 2; // bias [n], f32, is added to every row
-constexpr u32 BF16 = 4; // C is bf16
-
-struct GemmArgs {
-    const void* a[2];
-    const void* b[2];
-    void* c;
-    const float* bias;
-    float* partial; // [split, m, n]
-    u64 m;
-    u64 n;
-    u64 k;
-    u64 lda;
-    u64 ldb;
-    u64 ldc;
-    u32 pairs;
-    u32 split;
-    u32 epilogue;
-    float alpha;
-};
-FIPK_ARGS(GemmArgs, 120);
 
 // A slice of one operand: EXTENT rows (or columns) of C by DEPTH of k. INNER_K: whether k is innermost in memory.
 template <class T, int EXTENT, bool INNER_K> struct Slice {
@@ -102,23 +80,9 @@ template <class T, int EXTENT, bool INNER_K> struct Slice {
     }
 };
 
-// Add what the epilogue adds to four neighbours of a row of C, and store them.
-FIPK_DEVICE void finish(const GemmArgs& p, u64 row, u64 column, Quad v, bool aligned) {
-    const u64 at = row * p.ldc + column, valid = p.n - column;
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        v.v[j] *= p.alpha;
-        if (p.epilogue & BIAS && j < valid) v.v[j] += p.bias[column + j];
-    }
-    if (p.epilogue & BF16) {
-        put_quad<bf16>(p.c, at, v, valid, aligned, p.epilogue & ADD);
-    } else {
-        put_quad<float>(p.c, at, v, valid, aligned, p.epilogue & ADD);
-    }
-}
-
 template <class A, class B, bool A_INNER_K, bool B_INNER_K, int ROWS> FIPK_DEVICE void gemm(const GemmArgs& p) {
     constexpr int SQUARES = ROWS / SQUARE;
+    constexpr bool BIAS_GRADIENT = !A_INNER_K;
     using SliceA = Slice<A, ROWS, A_INNER_K>;
     using SliceB = Slice<B, SQUARE, B_INNER_K>;
     FIPK_SHARED(float, tile_a, [2][DEPTH][ROWS]);
@@ -142,7 +106,8 @@ template <class A, class B, bool A_INNER_K, bool B_INNER_K, int ROWS> FIPK_DEVIC
         next_b.fetch(second ? p.b[1] : p.b[0], p.ldb, aligned_b, column0, p.n, k0, p.k);
     };
 
-    float sum[SQUARES * 4][4] = {};
+    float sum[SQUARES * 4][4] = {}, row_sum = 0.0f;
+    const bool row_sums = BIAS_GRADIENT && p.bias_gradient && column0 == 0 && threadIdx.x < ROWS;
     if (begin < end) {
         fetch(begin);
         next_a.lay(tile_a[0]);
@@ -167,6 +132,9 @@ template <class A, class B, bool A_INNER_K, bool B_INNER_K, int ROWS> FIPK_DEVIC
                 for (int j = 0; j < 4; j++) sum[i][j] += a[i / 4].v[i % 4] * b.v[j];
             }
         }
+        if (row_sums) {
+            for (int k = 0; k < DEPTH; k++) row_sum += tile_a[buffer][k][threadIdx.x];
+        }
         // The other buffer was last read before the barrier that ended the turn before.
         if (slice + 1 < end) {
             next_a.lay(tile_a[buffer ^ 1]);
@@ -175,38 +143,43 @@ template <class A, class B, bool A_INNER_K, bool B_INNER_K, int ROWS> FIPK_DEVIC
         __syncthreads();
     }
 
-    const bool aligned_c = p.epilogue & BF16 ? rows_aligned<bf16>(p.c, p.ldc, 4) : rows_aligned<float>(p.c, p.ldc, 4);
-    const bool aligned_partial = rows_aligned<float>(p.partial, p.n, 4) && p.m * p.n % 4 == 0;
+    if (BIAS_GRADIENT && row_sums && row0 + threadIdx.x < p.m) finish_bias_gradient(p, row0 + threadIdx.x, row_sum);
+    // Through a thread's own places in shared memory, which is free by now, so that the epilogue is a loop and not as
+    // many copies of its code as there are sums.
+    float* mine = &tile_a[0][0][0] + threadIdx.x * 4;
+#pragma unroll
+    for (int i = 0; i < SQUARES * 4; i++) {
+        store_quad<float>(mine, i * THREADS * 4, {{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}});
+    }
+    const bool aligned = finish_aligned<4>(p);
     const u64 column = column0 + tx;
     if (column >= p.n) return;
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < SQUARES * 4; i++) {
         const u64 row = row0 + i / 4 * SQUARE + ty + i % 4;
         if (row >= p.m) continue;
-        const Quad v = {{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}};
         if (p.split == 1) {
-            finish(p, row, column, v, aligned_c);
+            finish<4>(p, row, column, mine + i * THREADS * 4, aligned);
         } else {
-            const u64 at = (blockIdx.y * p.m + row) * p.n + column;
-            put_quad<float>(p.partial, at, v, p.n - column, aligned_partial, false);
+            finish_part<4>(p, row, column, mine + i * THREADS * 4);
         }
     }
 }
 
-// The parts of each element, added up in their order; then the epilogue.
+// The parts of each element, added up in their order; then the epilogue. For every family of kernels.
 FIPK_KERNEL(gemm_split_sum, GemmArgs, 256) {
     const u64 size = p.m * p.n, stride = static_cast<u64>(gridDim.x) * blockDim.x;
-    for (u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += stride) {
+    const u64 first = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    for (u64 i = first; i < size; i += stride) {
+        float v[1] = {0.0f};
+        for (u32 part = 0; part < p.split; part++) v[0] += p.partial[part * size + i];
+        finish_all<1>(p, i / p.n, i % p.n, v);
+    }
+    if (!p.bias_gradient) return;
+    for (u64 i = first; i < p.m; i += stride) {
         float sum = 0.0f;
-        for (u32 part = 0; part < p.split; part++) sum += p.partial[part * size + i];
-        sum *= p.alpha;
-        const u64 row = i / p.n, column = i % p.n, at = row * p.ldc + column;
-        if (p.epilogue & BIAS) sum += p.bias[column];
-        if (p.epilogue & BF16) {
-            put<bf16>(p.c, at, sum, p.epilogue & ADD);
-        } else {
-            put<float>(p.c, at, sum, p.epilogue & ADD);
-        }
+        for (u32 part = 0; part < p.split; part++) sum += p.partial[p.split * size + part * p.m + i];
+        put<float>(p.bias_gradient, i, p.alpha * sum, p.epilogue & BIAS_GRADIENT_ADD);
     }
 }
 

@@ -51,6 +51,13 @@ FIPK_DEVICE u32 to_tf32(float x) {
     return r;
 }
 
+// 2^x to 2 units in the last place of f32, by the unit for special functions; results below 2^-126 are 0.
+FIPK_DEVICE float exp2_approx(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 // 8 x 8 matrices of 16-bit numbers from shared memory: lanes 0 .. 7 give the rows of the first (16 bytes each,
 // aligned), 8 .. 15 of the second, and so on. Each lane gets M[lane / 4][2 (lane % 4) + {0, 1}], or that of the
 // transpose.
@@ -174,11 +181,19 @@ FIPK_DEVICE void bulk_load(void* to, const void* from, int bytes, u64* bar) {
 
 // ---- wgmma: tensor cores of a warpgroup, on operands in shared memory.
 
-// An operand as TMA writes it in 128-byte swizzle: rows of 64 bf16 (128 bytes), in groups of 8 rows (1024 bytes,
-// aligned) that follow each other. `p` is the first row, plus 32 bytes for every 16 further along it.
+// An operand with k along the row, as TMA writes it in 128-byte swizzle: rows of 64 bf16 (128 bytes), in groups of 8
+// rows (1024 bytes, aligned) that follow each other. `p` is the first row, plus 32 bytes for every 16 further along it.
 FIPK_DEVICE u64 wgmma_operand(const void* p) {
     constexpr u64 group = 1024 >> 4, swizzle_128 = 1;
     return static_cast<u64>((shared_address(p) & 0x3ffff) >> 4) | 1ull << 16 | group << 32 | swizzle_128 << 62;
+}
+// A turned operand, with m or n along the row: a row of 64 bf16 for each k, swizzled and in groups of 8 as above; the
+// next 64 of m or n are a block of such rows `next` bytes further (a multiple of 1024). `p` is the row of the first k of
+// the first block: 16 rows (2048 bytes) for every 16 further along k.
+FIPK_DEVICE u64 wgmma_operand_turned(const void* p, int next) {
+    constexpr u64 group = 1024 >> 4, swizzle_128 = 1;
+    const u64 block = static_cast<u64>((next & 0x3ffff) >> 4);
+    return static_cast<u64>((shared_address(p) & 0x3ffff) >> 4) | block << 16 | group << 32 | swizzle_128 << 62;
 }
 // Before the first wgmma after the accumulators were touched.
 FIPK_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -188,9 +203,8 @@ template <int N> FIPK_DEVICE void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// D [64 x N] += A [64 x 16] Bᵀ, B [N x 16]: bf16, both from shared memory with the 16 along the row. Without
-// `add`, D =.
-template <int N> FIPK_DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bool add = true);
+// The instruction for N columns; it has no other way to name 128 registers than one by one.
+template <int N> struct Wgmma;
 
 // Eight accumulators: their places in the instruction, and what fills them.
 #define FIPK_D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
@@ -208,21 +222,24 @@ template <int N> FIPK_DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bo
 #define FIPK_P32_3                                                                                                   \
     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, " \
     "%115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-// `places` of N / 2 accumulators, then the operands' places: a, b, add.
-#define FIPK_WGMMA(N, places, a_place, b_place, add_place, ...)                                         \
-    template <> FIPK_DEVICE void wgmma_bf16<N>(float (&d)[N / 2], u64 a, u64 b, bool add) {             \
-        asm volatile(                                                                                   \
-            "{\n.reg .pred p;\nsetp.ne.b32 p, " add_place ", 0;\n"                                      \
-            "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" places "}, " a_place ", " b_place \
-            ", p, 1, 1, 0, 0;\n}"                                                                       \
-            : __VA_ARGS__                                                                               \
-            : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                              \
-    }
-FIPK_WGMMA(64, FIPK_P32_0, "%32", "%33", "%34", FIPK_D32(0))
-FIPK_WGMMA(128, FIPK_P32_0 ", " FIPK_P32_1, "%64", "%65", "%66", FIPK_D32(0), FIPK_D32(32))
-FIPK_WGMMA(192, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2, "%96", "%97", "%98", FIPK_D32(0), FIPK_D32(32),
+// `places` of N / 2 accumulators, then the operands' places: a, b, add, and whether a and b are turned.
+#define FIPK_WGMMA(N, places, a_place, b_place, add_place, a_turned, b_turned, ...)                        \
+    template <> struct Wgmma<N> {                                                                          \
+        template <int A_TURNED, int B_TURNED>                                                              \
+        static FIPK_DEVICE void bf16_f32(float (&d)[N / 2], u64 a, u64 b, int add) {                       \
+            asm volatile(                                                                                  \
+                "{\n.reg .pred p;\nsetp.ne.b32 p, " add_place ", 0;\n"                                     \
+                "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" places "}, " a_place ", "     \
+                b_place ", p, 1, 1, " a_turned ", " b_turned ";\n}"                                        \
+                : __VA_ARGS__                                                                              \
+                : "l"(a), "l"(b), "r"(add), "n"(A_TURNED), "n"(B_TURNED));                                 \
+        }                                                                                                  \
+    };
+FIPK_WGMMA(64, FIPK_P32_0, "%32", "%33", "%34", "%35", "%36", FIPK_D32(0))
+FIPK_WGMMA(128, FIPK_P32_0 ", " FIPK_P32_1, "%64", "%65", "%66", "%67", "%68", FIPK_D32(0), FIPK_D32(32))
+FIPK_WGMMA(192, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2, "%96", "%97", "%98", "%99", "%100", FIPK_D32(0), FIPK_D32(32),
            FIPK_D32(64))
-FIPK_WGMMA(256, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2 ", " FIPK_P32_3, "%128", "%129", "%130", FIPK_D32(0),
+FIPK_WGMMA(256, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2 ", " FIPK_P32_3, "%128", "%129", "%130", "%131", "%132", FIPK_D32(0),
            FIPK_D32(32), FIPK_D32(64), FIPK_D32(96))
 #undef FIPK_WGMMA
 #undef FIPK_P32_0
@@ -231,6 +248,13 @@ FIPK_WGMMA(256, FIPK_P32_0 ", " FIPK_P32_1 ", " FIPK_P32_2 ", " FIPK_P32_3, "%12
 #undef FIPK_P32_3
 #undef FIPK_D32
 #undef FIPK_D8
+
+// D [64 x N] += A [64 x 16] Bᵀ, B [N x 16]: bf16, both from shared memory, each with the 16 along the row or turned.
+// Without `add`, D =.
+template <int N, bool A_TURNED = false, bool B_TURNED = false>
+FIPK_DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bool add = true) {
+    Wgmma<N>::template bf16_f32<A_TURNED, B_TURNED>(d, a, b, add);
+}
 
 // Registers a thread may use from here on, which all warps of a warpgroup ask for together: 24 .. 256 in steps of 8.
 template <int N> FIPK_DEVICE void registers_raise() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }

@@ -63,6 +63,13 @@ FIPK_KERNEL(wrapper_to_tf32, WrapperArgs, 32) {
     }
 }
 
+// d = 2^a. a, d: f32 [n].
+FIPK_KERNEL(wrapper_exp2_approx, WrapperArgs, 32) {
+    for (u64 i = threadIdx.x; i < p.n; i += 32) {
+        static_cast<float*>(p.d)[i] = exp2_approx(static_cast<const float*>(p.a)[i]);
+    }
+}
+
 // Matrices of 8 x 8 from a into shared memory, a row a thread.
 template <int N> FIPK_DEVICE const bf16* stage_matrices(const void* a) {
     FIPK_SHARED(uint4, rows, [8 * N]);
@@ -265,9 +272,10 @@ FIPK_KERNEL(wrapper_tma_store, WrapperMapArgs, 128) {
     }
 }
 
-// D = A Bᵀ + C, or A Bᵀ where c is null. a_map: bf16 [64, 64], in one box; b_map: bf16 [N, 64], in one box; c, d:
-// f32 [64, N]. 128 threads; 8192 + 128 N bytes of dynamic shared memory.
-template <int N> FIPK_DEVICE void multiply(const WrapperMapArgs& p) {
+// D = A Bᵀ + C, or A Bᵀ where c is null, with 64 along k. a_map: bf16 [64, 64], in one box; b_map: bf16 [N, 64], in one
+// box. Turned, A is [k, m], and B [k, n], in boxes of 64 x 64. c, d: f32 [64, N]. 128 threads; 8192 + 128 N bytes of
+// dynamic shared memory.
+template <int N, bool A_TURNED, bool B_TURNED> FIPK_DEVICE void multiply(const WrapperMapArgs& p) {
     FIPK_DYNAMIC_SHARED(bf16, a);
     FIPK_SHARED(u64, bar, [1]);
     bf16* b = a + 64 * 64;
@@ -280,7 +288,7 @@ template <int N> FIPK_DEVICE void multiply(const WrapperMapArgs& p) {
     if (t == 0) {
         mbarrier_expect(bar, 8192 + 128 * N);
         tma_load_2d(a, &p.a_map, bar, 0, 0);
-        tma_load_2d(b, &p.b_map, bar, 0, 0);
+        for (int n = 0; n < (B_TURNED ? N : 64); n += 64) tma_load_2d(b + n * 64, &p.b_map, bar, n, 0);
     }
     const float* c = static_cast<const float*>(p.c);
     int row = t / 32 * 16 + lane / 4, column = lane % 4 * 2;
@@ -291,16 +299,24 @@ template <int N> FIPK_DEVICE void multiply(const WrapperMapArgs& p) {
     mbarrier_wait(bar, 0);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < 64; k += 16) wgmma_bf16<N>(d, wgmma_operand(a + k), wgmma_operand(b + k), k > 0 || c);
+    for (int k = 0; k < 64; k += 16) {
+        u64 of_a = A_TURNED ? wgmma_operand_turned(a + k * 64, 8192) : wgmma_operand(a + k);
+        u64 of_b = B_TURNED ? wgmma_operand_turned(b + k * 64, 8192) : wgmma_operand(b + k);
+        wgmma_bf16<N, A_TURNED, B_TURNED>(d, of_a, of_b, k > 0 || c);
+    }
     wgmma_commit();
     wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < N / 2; i++) static_cast<float*>(p.d)[place(i)] = d[i];
 }
-FIPK_KERNEL(wrapper_wgmma_64, WrapperMapArgs, 128) { multiply<64>(p); }
-FIPK_KERNEL(wrapper_wgmma_128, WrapperMapArgs, 128) { multiply<128>(p); }
-FIPK_KERNEL(wrapper_wgmma_192, WrapperMapArgs, 128) { multiply<192>(p); }
-FIPK_KERNEL(wrapper_wgmma_256, WrapperMapArgs, 128) { multiply<256>(p); }
+#define WGMMA(n)                                                                               \
+    FIPK_KERNEL(wrapper_wgmma_nt_##n, WrapperMapArgs, 128) { multiply<n, false, false>(p); }   \
+    FIPK_KERNEL(wrapper_wgmma_nn_##n, WrapperMapArgs, 128) { multiply<n, false, true>(p); }    \
+    FIPK_KERNEL(wrapper_wgmma_tn_##n, WrapperMapArgs, 128) { multiply<n, true, true>(p); }
+WGMMA(64)
+WGMMA(128)
+WGMMA(192)
+WGMMA(256)
 
 // d[i] = a[i]. a, d: f32 [256]. The first warpgroup gives registers to the second. 256 threads. The number of
 // blocks is named because setmaxnreg is otherwise ignored.

@@ -55,6 +55,7 @@ pub mod dual;
 pub mod engine;
 pub mod error;
 pub mod fip;
+pub mod geometry;
 pub mod gpu;
 pub mod graph;
 pub mod models;

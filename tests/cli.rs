@@ -8,6 +8,8 @@ mod devices;
 mod errors;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/images.rs"]
+mod images;
 #[path = "cli/kernels.rs"]
 mod kernels;
 #[path = "cli/models.rs"]

@@ -96,7 +96,16 @@ fn a_wrong_config_names_its_key() {
         parse(good.clone()).unwrap();
     }
     for (config, words) in [
-        (json!({}), &["model_type", "bert, distilbert, mlp"][..]),
+        (json!({"model_type": "resnet_cifar"}), &["depth", "got nothing"][..]),
+        (json!({"model_type": "resnet_cifar", "depth": 21}), &["depth", "6 n + 2", "21"]),
+        (json!({"model_type": "resnet_cifar", "depth": 20, "shortcut": "C"}), &["shortcut", "A, B", "C"]),
+        (json!({"model_type": "resnet", "depths": [2, 2], "hidden_sizes": [8]}), &["depths", "2 and 1"]),
+        (json!({"model_type": "resnet", "depths": [1], "hidden_sizes": [6]}), &["hidden_sizes", "multiples of 4", "6"]),
+        (json!({"model_type": "vgg", "depth": 15}), &["depth", "11, 13, 16 or 19"]),
+        (json!({"model_type": "vgg", "features": ["M"]}), &["features", "at least one convolution"]),
+        (json!({"model_type": "vgg", "hidden": [], "classifier": ["a", "b"]}), &["classifier", "2 and 0"]),
+        (json!({"model_type": "lenet5", "image_size": 8}), &["image_size", "16 pixels"]),
+        (json!({}), &["model_type", "bert, distilbert, vit, deit, resnet, resnet_cifar, vgg, lenet5, mlp"][..]),
         (with(&bert, "model_type", json!(7)), &["model_type", "7"]),
         (with(&bert, "num_attention_heads", json!(5)), &["hidden_size", "multiple", "12 and 5"]),
         (with(&distil, "n_heads", json!(5)), &["dim", "multiple"]),
@@ -144,7 +153,7 @@ fn what_is_not_computed_exactly_is_refused_by_name() {
     let bert = json!({"model_type": "bert"});
     for (key, value) in [
         ("model_type", json!("gpt2")),
-        ("model_type", json!("resnet_cifar")),
+        ("model_type", json!("mobilenet_v2")),
         ("position_embedding_type", json!("relative_key_query")),
         ("is_decoder", json!(true)),
         ("add_cross_attention", json!(true)),

@@ -175,7 +175,7 @@ fn bases_of_any_alignment_are_right() {
             let at = |m: &Memory| DeviceTensor { at: m.at().offset(skip * dtype.bytes()), dtype, shape: &[1003] };
             let x = [at(&memory[0]), at(&memory[1])];
             let io = DeviceIo { x: &x, y: at(&y), saved: Ptr::NULL, kept: Ptr::NULL, dx: &[], dy: None, gx: &[] };
-            Add.cuda(Pass::Forward, &io, &Queue { device: &*device, scratch: Ptr::NULL }).unwrap();
+            Add.cuda(Pass::Forward, &io, &Queue::new(&*device, Ptr::NULL)).unwrap();
             let [a, b, y] = [&memory[0], &memory[1], &y].map(|m| download(&device, m, dtype).unwrap());
             for i in skip..skip + n {
                 let want = a[i] + b[i];

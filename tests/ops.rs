@@ -4,8 +4,9 @@ mod common;
 use common::op::{check, check_adjoint, check_gradient, check_reference};
 use fipk::dual::Dual;
 use fipk::ops::{
-    Add, AddPosition, Attention, Cost, Cotangent, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, Pass,
-    Reads, SelectToken, SquaredError,
+    Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding,
+    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Pass, Patches, Prepend, Reads, SelectToken,
+    SquaredError, Subsample, Windows,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, cases};
@@ -49,6 +50,16 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(AddPosition), vec![&[2, 4], &[8, 4]]),
         (Box::new(SelectToken { index: 3 }), vec![&[2, 3, 4]]),
         (Box::new(SelectToken { index: 0 }), vec![&[2, 4]]),
+        (Box::new(Patches { height: 4, width: 4 }), vec![&[1, 3, 3, 8]]),
+        (Box::new(Patches { height: 4, width: 0 }), vec![&[1, 3, 8, 8]]),
+        (Box::new(Patches { height: 4, width: 4 }), vec![&[3, 8, 8]]),
+        (Box::new(Prepend), vec![&[2, 3, 4]]),
+        (Box::new(Prepend), vec![&[2, 3, 4], &[1, 4]]),
+        (Box::new(Prepend), vec![&[2, 3, 4], &[1, 1, 4], &[1, 1, 5]]),
+        (Box::new(Interpolate { special: 1, from: (2, 2), to: (3, 3) }), vec![&[1, 4, 8]]),
+        (Box::new(Interpolate { special: 1, from: (2, 2), to: (0, 3) }), vec![&[1, 5, 8]]),
+        (Box::new(Mean), vec![&[2, 3], &[3, 2]]),
+        (Box::new(Linear), vec![&[2, 12], &[5, 3, 2, 3], &[5]]),
         (Box::new(CrossEntropy), vec![&[2, 3], &[3], &[2]]),
         (Box::new(CrossEntropy), vec![&[2, 3], &[2], &[3]]),
         (Box::new(CrossEntropy), vec![&[], &[], &[]]),
@@ -56,6 +67,27 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(SquaredError), vec![&[2, 3], &[2, 3], &[2, 3]]),
         (Box::new(Distance::Kl), vec![&[2, 3], &[2, 4], &[2]]),
         (Box::new(Distance::Euclidean), vec![&[2, 3], &[2, 3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5], &[4, 3, 1, 1]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 2, 3, 3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 3, 3, 3], &[3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 3, 6, 3]]),
+        (Box::new(Conv2d::default()), vec![&[2, 3, 5, 5], &[4, 3, 0, 3]]),
+        (Box::new(Conv2d { stride: [0, 1], ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 3, 3, 3]]),
+        (Box::new(Conv2d { dilation: [1, 3], ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 3, 3, 3]]),
+        (Box::new(Conv2d { groups: 2, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
+        (Box::new(Conv2d { groups: 3, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
+        (Box::new(BatchNorm { eps: 1e-5 }), vec![&[2, 3, 5, 5], &[3], &[3], &[3], &[2]]),
+        (Box::new(BatchNorm { eps: 1e-5 }), vec![&[2, 3, 5, 5], &[3], &[3]]),
+        (Box::new(Moment::Mean), vec![&[3]]),
+        (Box::new(Flatten), vec![&[]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 2, 0) }), vec![&[2, 3, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 0, 0) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 1, 2) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(7, 1, 0) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(AveragePool::GLOBAL), vec![&[2, 3, 0, 5]]),
+        (Box::new(Subsample { stride: 0, pad: 1 }), vec![&[2, 3, 5, 5]]),
+        (Box::new(Subsample { stride: 2, pad: 1 }), vec![&[2, 3, 5]]),
     ];
     for (op, shapes) in cases {
         assert!(op.output(&shapes).is_err_and(|what| !what.is_empty()), "{op:?} on {shapes:?}");

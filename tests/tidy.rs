@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What each top module may use of the crate besides itself: the floors of the architecture, lowest first.
-const FLOORS: [(&str, &[&str]); 15] = [
+const FLOORS: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("tensor", &[]),
     ("dual", &[]),
@@ -13,16 +13,17 @@ const FLOORS: [(&str, &[&str]); 15] = [
     ("graph", &["error", "tensor", "ops"]),
     ("params", &["error", "tensor", "graph"]),
     ("engine", &["error", "tensor", "rng", "gpu", "ops", "graph", "params"]),
-    ("selftest", &["error", "tensor", "rng", "gpu", "ops", "graph", "params", "engine"]),
+    ("selftest", &["error", "dual", "tensor", "rng", "gpu", "ops", "graph", "params", "engine"]),
+    ("geometry", &["error", "tensor", "rng", "ops", "graph", "params", "engine"]),
     ("models", &["error", "tensor", "rng", "ops", "graph", "params"]),
     ("data", &["error", "tensor", "rng"]),
     ("report", &["error"]),
-    ("fip", &["error", "tensor", "rng", "ops", "graph", "params", "engine", "models", "data", "report"]),
+    ("fip", &["error", "tensor", "rng", "ops", "graph", "params", "engine", "geometry", "models", "data", "report"]),
     (
         "cli",
         &[
-            "error", "tensor", "rng", "gpu", "ops", "graph", "params", "engine", "selftest", "models", "data",
-            "report", "fip",
+            "error", "tensor", "rng", "gpu", "ops", "graph", "params", "engine", "geometry", "selftest", "models",
+            "data", "report", "fip",
         ],
     ),
 ];

@@ -2,6 +2,8 @@
 
     python3 benches/experiments/sparsity.py mnist --data DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py sst2 --data DIR --model DIR --out benches/results/FILE.json
+    python3 benches/experiments/sparsity.py cifar10 --data DIR --model resnet20-cifar10 --out benches/results/FILE.json
+    python3 benches/experiments/sparsity.py vit --data DIR --out benches/results/FILE.json
 
 Every row is a `fipk sparsify` run of the same number of steps from the same dense network; accuracy is that of the stored,
 projected network on held-out data. Needs a release build. Runs are kept in --runs and not repeated.
@@ -39,11 +41,19 @@ SETUPS = {
         "sparsities": [0.5, 0.6, 0.7],
         "seeds": [0],
     },
+    # No training: the network is given.
+    "cifar10": {
+        "spec": "cifar10:{data}?augment=flip,crop:4",
+        "train": None,
+        "sparsify": ["--epochs", "8", "--batch", "128", "--learning-rate", "3e-3"],
+        "sparsities": [0.2, 0.36, 0.49, 0.59, 0.67, 0.79, 0.83, 0.89, 0.93, 0.95],
+        "seeds": [0],
+    },
 }
 
 
-def run(args, command, out):
-    """The final accuracy and seconds of a run, which is made unless it is there."""
+def run(args, command, out, network="final"):
+    """The accuracy of a network of a run, and the run's seconds; it is made unless it is there."""
     metrics = out / "metrics.jsonl"
     if not (out / "model").exists():
         whole = [args.fipk, *command, "--out", str(out), "--overwrite", "--threads", str(args.threads), "-q"]
@@ -53,7 +63,7 @@ def run(args, command, out):
             sys.exit(f"{' '.join(whole)}\n{done.stderr}")
         print(f"  {out.name}: {time.time() - started:.0f} s", file=sys.stderr)
     events = [json.loads(line) for line in metrics.read_text().splitlines()]
-    last = [e for e in events if e["event"] == "eval" and e["network"] == "final"][-1]
+    last = [e for e in events if e["event"] == "eval" and e["network"] == network][-1]
     return {"accuracy": last["metrics"]["accuracy"], "sparsity": last["sparsity"], "seconds": events[-1]["seconds"],
             "command": next(e["command"] for e in events if e["event"] == "start")}
 
@@ -76,12 +86,13 @@ def main():
     dense = {s: args.runs / f"{args.what}-dense-{s}" for s in setup["seeds"]}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         train = lambda s: run(args, ["train", *fill(setup["train"]), *data, "--seed", str(s)], dense[s])
-        base = dict(zip(dense, pool.map(train, dense)))
+        base = dict(zip(dense, pool.map(train, dense))) if setup["train"] else None
+        model = lambda seed: str(dense[seed] / "model") if base else args.model
         keys = [(m, p, s) for p in setup["sparsities"] for m in METHODS for s in setup["seeds"]]
 
         def sparsify(key):
             method, p, seed = key
-            command = ["sparsify", "--model", str(dense[seed] / "model"), *data, "--sparsity", str(p), *METHODS[method],
+            command = ["sparsify", "--model", model(seed), *data, "--sparsity", str(p), *METHODS[method],
                        *fill(setup["sparsify"]), "--seed", str(seed)]
             return run(args, command, args.runs / f"{args.what}-{method.replace(' ', '-')}-{p}-{seed}")
 
@@ -89,6 +100,9 @@ def main():
 
     accuracy = lambda m, p: [100 * found[m, p, s]["accuracy"] for s in setup["seeds"]]
     say = lambda a: f"{statistics.mean(a):.2f}" + (f" ± {statistics.stdev(a):.2f}" if len(a) > 1 else "")
+    if base is None:
+        dense_of = lambda s: run(args, [], args.runs / f"{args.what}-one-shot-magnitude-{setup['sparsities'][0]}-{s}", "dense")
+        base = {s: dense_of(s) for s in setup["seeds"]}
     print(f"\ndense: {say([100 * base[s]['accuracy'] for s in setup['seeds']])} %\n")
     print("| sparsity | " + " | ".join(METHODS) + " |\n|---|" + "---|" * len(METHODS))
     for p in setup["sparsities"]:

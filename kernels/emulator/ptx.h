@@ -53,9 +53,10 @@ struct At {
         ::simt::bulk_load(site, to, from, bytes, bar);
     }
 
-    template <int N> SIMT_UNCHECKED void wgmma_bf16(float (&d)[N / 2], Word a, Word b, bool add = true) const {
+    template <int N, bool A_TURNED = false, bool B_TURNED = false>
+    SIMT_UNCHECKED void wgmma_bf16(float (&d)[N / 2], Word a, Word b, bool add = true) const {
         static_assert(N == 64 || N == 128 || N == 192 || N == 256, "the shapes that ptx.cuh has");
-        wgmma(site, d, N, a, b, add);
+        wgmma(site, d, N, {a, A_TURNED}, {b, B_TURNED}, add);
     }
     template <int N> SIMT_UNCHECKED void wgmma_wait() const { ::simt::wgmma_wait(site, N); }
     template <int N> SIMT_UNCHECKED void registers_raise() const { set_registers(site, N); }
@@ -94,6 +95,11 @@ SIMT_FN unsigned to_tf32(float x) {
     memcpy(&u, &x, sizeof u);
     return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fffffffu : (u + 0x1000u) & 0xffffe000u;
 }
+SIMT_FN float exp2_approx(float x) {
+    if (fabsf(x) < 0x1p-126f) x = 0;
+    const float r = exp2f(x);
+    return r < 0x1p-126f ? 0 : r;
+}
 SIMT_FN void cp_async_commit() { simt::cp_async_commit(); }
 template <int N> SIMT_FN void cp_async_wait() { simt::cp_async_wait(N); }
 SIMT_FN void mbarrier_init_fence() {}
@@ -101,6 +107,7 @@ SIMT_FN void fence_proxy_async() { simt::fence_proxy_async(); }
 SIMT_FN void tma_store_commit() { simt::tma_store_commit(); }
 template <int N> SIMT_FN void tma_store_wait() { simt::tma_store_wait(N); }
 SIMT_FN void tma_prefetch(const TensorMap*) {}
-SIMT_FN unsigned long long wgmma_operand(const void* p) { return simt::wgmma_operand(p); }
+SIMT_FN unsigned long long wgmma_operand(const void* p) { return simt::wgmma_operand(p, 16); }
+SIMT_FN unsigned long long wgmma_operand_turned(const void* p, int next) { return simt::wgmma_operand(p, next); }
 SIMT_FN void wgmma_fence() { simt::wgmma_fence(); }
 SIMT_FN void wgmma_commit() { simt::wgmma_commit(); }

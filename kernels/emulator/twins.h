@@ -35,9 +35,15 @@ void tma_store_commit();
 void tma_store_wait(int most);
 void bulk_load(const Site*, void* to, const void* from, int bytes, Word* bar);
 
-Word wgmma_operand(const void*);
+// Where an operand lies, and whether m or n runs along its rows.
+struct Operand {
+    Word word;
+    bool turned;
+    bool operator==(const Operand& o) const { return word == o.word && turned == o.turned; }
+};
+Word wgmma_operand(const void*, int next);
 void wgmma_fence();
-void wgmma(const Site*, float* d, int n, Word a, Word b, bool add);
+void wgmma(const Site*, float* d, int n, Operand a, Operand b, bool add);
 void wgmma_commit();
 void wgmma_wait(const Site*, int most);
 void set_registers(const Site*, int count);

@@ -13,7 +13,7 @@ struct Product {
     const Site* site;
     float* d;
     int n;
-    Word a, b;
+    Operand a, b;
     bool add;
     bool operator==(const Product& o) const { return n == o.n && a == o.a && b == o.b && add == o.add; }
 };
@@ -31,27 +31,29 @@ struct Queue {
 };
 Queue queues[THREADS];
 
-// Where row r and column k of an operand lie: a row is 128 bytes of a group of 8, the groups follow at the stride.
-char* element(Word operand, int r, int k) {
-    unsigned start = static_cast<unsigned>(operand & 0x3fff) << 4;
-    unsigned stride = static_cast<unsigned>(operand >> 32 & 0x3fff) << 4;
-    unsigned row = static_cast<unsigned>(r), column = static_cast<unsigned>(k);
-    unsigned at = start + row / 8 * stride + row % 8 * 128 + column * 2;
+// Where element r, of m or n, and k of an operand lies. Lines of 128 bytes are in groups of 8, which follow each other
+// at the stride; a turned operand goes on after 64 elements of its lines with the next block of lines.
+char* element(Operand operand, int r, int k) {
+    auto field = [&](int shift) { return static_cast<unsigned>(operand.word >> shift & 0x3fff) << 4; };
+    unsigned row = static_cast<unsigned>(operand.turned ? k : r), column = static_cast<unsigned>(operand.turned ? r : k);
+    unsigned block = operand.turned ? column / 64 * field(16) : 0;
+    unsigned at = field(0) + block + row / 8 * field(32) + row % 8 * 128 + (operand.turned ? column % 64 : column) * 2;
     return shared_range.low + (at ^ (at >> 7 & 7) << 4);
 }
 
-// Eight numbers in a row are 16 bytes in a row.
-template <class F> void each_piece(Word operand, int rows, F f) {
-    for (int r = 0; r < rows; r++) {
-        for (int k = 0; k < K; k += 8) f(element(operand, r, k));
+// Eight numbers in a line are 16 bytes in a row.
+template <class F> void each_piece(Operand operand, int rows, F f) {
+    int along_r = operand.turned ? 8 : 1, along_k = operand.turned ? 1 : 8;
+    for (int r = 0; r < rows; r += along_r) {
+        for (int k = 0; k < K; k += along_k) f(element(operand, r, k));
     }
 }
 
-void check_operand(const Site* site, Word operand) {
-    if (operand >> 62 != 1) {
+void check_operand(const Site* site, Operand operand) {
+    if (operand.word >> 62 != 1) {
         fail("%s at %s:%d: an operand that is not in 128-byte swizzle", site->what, site->file, site->line);
     }
-    if (operand << 4 & 0x380) {
+    if (operand.word << 4 & 0x380 || (operand.turned && operand.word & 0x3f)) {
         fail("misaligned: %s at %s:%d takes operands whose groups of 8 rows are aligned to 1024 bytes", site->what,
              site->file, site->line);
     }
@@ -165,14 +167,14 @@ void exit_wgmma(int thread) {
     if (!q.open.empty()) fail("a thread exits without a commit of the wgmma that it has issued");
 }
 
-Word wgmma_operand(const void* p) {
-    Word group = 1024 >> 4, swizzle_128 = 1;
-    return (shared_offset(p) & 0x3ffff) >> 4 | 1ull << 16 | group << 32 | swizzle_128 << 62;
+Word wgmma_operand(const void* p, int next) {
+    Word group = 1024 >> 4, block = static_cast<Word>((next & 0x3ffff) >> 4), swizzle_128 = 1;
+    return (shared_offset(p) & 0x3ffff) >> 4 | block << 16 | group << 32 | swizzle_128 << 62;
 }
 
 void wgmma_fence() { queues[engine.running].fenced = true; }
 
-void wgmma(const Site* site, float* d, int n, Word a, Word b, bool add) {
+void wgmma(const Site* site, float* d, int n, Operand a, Operand b, bool add) {
     int me = engine.running, first = me & ~(GROUP - 1);
     Queue& q = queues[me];
     if (first + GROUP > engine.threads) {

@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Which {
 pub enum Numbers {
     /// Activations and matrices in bf16
     Bf16,
-    /// Stored as f32; products may round their factors to tf32 (the kernels of today do not)
+    /// Stored as f32; products round their factors to tf32
     Tf32,
     /// f32 throughout
     F32,
@@ -161,7 +161,10 @@ impl Place {
 pub fn open_engine(place: Place, layout: Layout) -> Result<Box<dyn Engine>> {
     match place.device {
         Which::Auto | Which::Cpu => Ok(Box::new(Host::new(layout))),
-        device => Ok(Box::new(Cuda::new(open_device(device)?, layout, place.dtype.stored())?)),
+        device => {
+            let engine = Cuda::new(open_device(device)?, layout, place.dtype.stored())?;
+            Ok(Box::new(engine.with_tf32(place.dtype == Numbers::Tf32)))
+        }
     }
 }
 

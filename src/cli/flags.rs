@@ -1,7 +1,7 @@
 //! The flags of a run, in groups; each given one is applied over the recipe. What is documented as a default is
 //! what the preset holds: a test compares the two.
 use crate::engine::Pattern;
-use crate::fip::recipe::{Anchor, Method, OptimizerKind, Preset, PullKind, Recipe};
+use crate::fip::recipe::{Anchor, BatchNorms, Method, OptimizerKind, Preset, PullKind, Recipe};
 use crate::fip::schedule::{Decay, Ramp};
 use crate::ops::Distance;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -103,6 +103,11 @@ pub struct ObjectiveFlags {
     /// Weight of the loss on the data's labels [default: 0; 1 with --method gradual]
     #[arg(long, value_name = "WEIGHT")]
     pub labels_weight: Option<f64>,
+    /// What batch norms normalise by: the running averages as given (frozen), the same with an estimate on the training
+    /// data for every network that is evaluated or stored (reestimated), or each batch's own, followed by the running
+    /// averages (running) [default: frozen; running in training]
+    #[arg(long, value_name = "WHICH", value_parser = one_of::<BatchNorms>(&["frozen", "reestimated", "running"]))]
+    pub batch_norm: Option<BatchNorms>,
     /// Compute the dense network's outputs anew each time; otherwise kept in memory, 4 bytes an output and example
     #[arg(long)]
     pub no_teacher_cache: bool,
@@ -115,6 +120,7 @@ impl ObjectiveFlags {
         set(&mut o.odist, self.distance);
         set(&mut o.distance, self.distance_weight);
         set(&mut o.labels, self.labels_weight);
+        set(&mut o.batch_norm, self.batch_norm);
         o.cache_teacher &= !self.no_teacher_cache;
     }
 }

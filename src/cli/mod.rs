@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod bench;
 mod completions;
+mod data;
 mod device;
 mod doctor;
 mod drift;
@@ -11,8 +12,11 @@ mod eval;
 mod files;
 mod flags;
 mod forward;
+mod geodesic;
 mod globals;
 mod jvp;
+
+mod metric;
 mod model;
 mod output;
 mod plan;
@@ -58,10 +62,14 @@ Examples:
 
 Data is given as KIND:PATH?key=value&key=value, the same for every verb:
   mnist:DIR           IDX images and labels, plain or .gz
+  cifar10:DIR         cifar100:DIR too: the binary files, or Hugging Face's parquet; ?label=coarse, ?task=K
+  images:DIR          PNG and JPEG, a folder a class, below train/ and test/ or not
+  parquet:FILE        any parquet with a column of PNG or JPEG bytes; ?image=, ?label= name its columns
   digits:COUNT        digits drawn from strokes; needs no file
   glue/TASK:DIR       cola sst2 mrpc qqp stsb mnli qnli rte, as tsv, jsonl or parquet
   text:FILE           any csv, tsv, jsonl or parquet; ?text=, ?text2=, ?label= name its columns
   lm:FILE             plain text, for masked language models
+  ?classes=0-4,cat    of images, only these classes; ?augment=flip,crop:4 changes them at random in training
   ?limit=N&seed=S     N examples at random (the first N without a seed); ?split=NAME picks a split
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 target not met, 4 bad model or data, 130 interrupted (after saving).
@@ -74,6 +82,9 @@ enum Verb {
     Resume(resume::Args),
     Eval(eval::Args),
     Drift(drift::Args),
+    Data(data::Args),
+    Metric(metric::Args),
+    Geodesic(geodesic::Args),
     Plan(plan::Args),
     Project(project::Args),
     Forward(forward::Args),
@@ -103,6 +114,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Resume(args) => resume::run(&args, &context),
         Verb::Eval(args) => eval::run(args, &context),
         Verb::Drift(args) => drift::run(&args, &context),
+        Verb::Data(args) => data::run(&args, &context),
+        Verb::Metric(args) => metric::run(&args, &context),
+        Verb::Geodesic(args) => geodesic::run(&args, &context),
         Verb::Plan(args) => plan::run(&args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Forward(args) => forward::run(&args, &context),

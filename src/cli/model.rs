@@ -2,11 +2,13 @@
 use super::device::{Place, open_engine};
 use super::settings::SaveDtype;
 use crate::Result;
-use crate::data::{Preprocess, Reading};
+use crate::data::images::resize::Filter;
+use crate::data::preprocess::Target;
+use crate::data::{Form, Preprocess, Reading};
 use crate::engine::{Engine, Vector};
 use crate::models::config::{Config, RawConfig};
 use crate::models::folder::ModelFolder;
-use crate::models::{Head, Network};
+use crate::models::{Head, Network, Pixels};
 use crate::params::atomic::Folder;
 use crate::params::{Layout, Roles};
 
@@ -73,7 +75,17 @@ pub fn reading(
     let (vocabulary, positions) = match config {
         Config::Bert(c) => (Some(c.vocab_size), c.max_position_embeddings),
         Config::DistilBert(c) => (Some(c.vocab_size), c.max_position_embeddings),
-        Config::Mlp(_) => (None, usize::MAX),
+        _ => (None, usize::MAX),
+    };
+    let pixels = Network { config: config.clone(), head: head.unwrap_or(Head::None) }.pixels();
+    let (form, own) = match pixels {
+        Some(Pixels::Image { channels, height, width }) => (Form::Planes { channels }, Some((height, width))),
+        _ => (Form::Flat, None),
+    };
+    let preprocess = match folder {
+        Some(folder) => Preprocess::load(&folder.dir)?,
+        // A network from scratch gets images of its own size.
+        None => Preprocess { resize: own.map(|own| (Target::Exact(own), Filter::Bilinear)), ..Preprocess::default() },
     };
     Ok(Reading {
         tokenizer: folder.filter(|_| vocabulary.is_some()).map(|f| f.dir.clone()),
@@ -81,7 +93,9 @@ pub fn reading(
         with_types: matches!(config, Config::Bert(_)),
         vocabulary,
         labels: matches!(head, Some(Head::Classification { .. })).then(|| config.task().labels.clone()),
-        preprocess: folder.map_or_else(|| Ok(Preprocess::default()), |f| Preprocess::load(&f.dir))?,
+        preprocess,
+        form,
         seed,
+        ..Reading::default()
     })
 }

@@ -9,6 +9,7 @@ use crate::Result;
 use crate::engine::Dtype;
 use crate::fip::memory::{Footprint, Needs};
 use crate::fip::recipe::Method;
+use crate::models::Sample;
 use crate::report::numbers::{bytes, grouped};
 use serde_json::{Map, Value, json};
 
@@ -60,6 +61,14 @@ fn size(text: &str) -> Result<usize, String> {
     value.map(|v| (v * unit) as usize).ok_or_else(|| "wanted a size, as 80GiB or 24GB".into())
 }
 
+/// A batch in words.
+fn shape(rows: usize, sample: Sample) -> String {
+    match sample {
+        Sample::Tokens(tokens) => format!("{rows} x {tokens} tokens"),
+        Sample::Image { height, width } => format!("{rows} x {height} x {width} pixels"),
+    }
+}
+
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let of_file = Settings::of_file(context)?;
     let name =
@@ -74,8 +83,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Some(limit) => args.tokens.map_or(of_file.max_length, |n| n as usize).min(limit),
         None => 1,
     };
+    let sample = match model.network.max_tokens() {
+        Some(_) => Sample::Tokens(tokens),
+        None => model.network.sample(),
+    };
     let (device, dtype) = place(args, context)?;
-    let needs = Needs { network: &model.network, layout: &layout, recipe: &recipe, tokens, dtype };
+    let needs = Needs { network: &model.network, layout: &layout, recipe: &recipe, sample, dtype };
     let found = needs.of(recipe.budget.batch)?;
     let room = match args.memory {
         Some(bytes) => Some(("given", bytes)),
@@ -97,10 +110,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         "fits": room.map(|r| found.total() <= r.1),
         "largest_batch": fits.flatten().map_or(Value::Null, |n| json!(n)),
     });
-    let mut rows = vec![
-        ("device", format!("{device}, {}", numbers(dtype))),
-        ("batch", format!("{} x {tokens} tokens", recipe.budget.batch)),
-    ];
+    let mut rows =
+        vec![("device", format!("{device}, {}", numbers(dtype))), ("batch", shape(recipe.budget.batch, sample))];
     rows.extend(told(&found));
     if kept > 0 {
         rows.push(("teacher logits", format!("{} of main memory", bytes(kept as u64))));

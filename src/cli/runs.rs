@@ -24,10 +24,6 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const MODEL: &str = "model";
 const CHECKPOINTS: &str = "checkpoints";
 
-/// How bytes became numbers for a network from scratch.
-const PIXELS: &str =
-    "{\n  \"do_normalize\": false,\n  \"do_rescale\": true,\n  \"rescale_factor\": 0.00392156862745098\n}\n";
-
 /// Bins of a layer's histogram.
 const BINS: usize = 64;
 
@@ -171,7 +167,9 @@ fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, manner: &Manner, o
         Some(from) => from.write(&folder, &tensors, &setup.raw, setup.settings.save_dtype.precision())?,
         None => {
             folder::write_new(&folder, &tensors, &setup.raw)?;
-            folder.write("preprocessor_config.json", |w| w.write_all(PIXELS.as_bytes()))?;
+            // How bytes became numbers.
+            let map = serde_json::Value::Object(setup.preprocess.to_map());
+            folder.write("preprocessor_config.json", |w| w.write_all(format!("{map:#}\n").as_bytes()))?;
         }
     }
     let model = folder.commit()?;

@@ -51,6 +51,9 @@ pub struct Settings {
     pub data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<String>,
+    /// A preprocessor_config.json for a network from scratch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocessor: Option<PathBuf>,
     /// Most tokens of a text, special ones included.
     pub max_length: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,7 @@ impl Default for Settings {
             arch: None,
             data: None,
             eval_data: None,
+            preprocessor: None,
             max_length: 128,
             threads: None,
             device: None,
@@ -225,6 +229,9 @@ impl Settings {
             && Path::new(model.as_str()).exists()
         {
             *model = absolute(Path::new(model.as_str()))?.display().to_string();
+        }
+        if let Some(path) = &mut self.preprocessor {
+            *path = absolute(path)?;
         }
         for spec in [&mut self.data, &mut self.eval_data].into_iter().flatten().filter(|spec| *spec != "none") {
             let parsed: Spec = spec.parse()?;

@@ -5,7 +5,7 @@ use super::globals::Context;
 use super::model::reading;
 use super::project::missing;
 use super::settings::{self, Settings};
-use crate::data::{self, Dataset, Spec, Task};
+use crate::data::{self, Dataset, Preprocess, Spec, Task};
 use crate::fip::recipe::Method;
 use crate::models::config::{Config, RawConfig};
 use crate::models::folder::ModelFolder;
@@ -29,6 +29,8 @@ pub struct Setup {
     pub layout: Layout,
     pub weights: Vec<f32>,
     pub train: Box<dyn Dataset>,
+    /// How images became numbers.
+    pub preprocess: Preprocess,
     /// Held-out data and what it is called.
     pub held_out: Option<(Box<dyn Dataset>, String)>,
     /// SHA-256 of the model given, or the description of one from scratch.
@@ -50,7 +52,7 @@ impl Setup {
             settings.roles.resolve(&Network::new(source.config.clone(), found)?.params()?)?;
         }
         let training = settings.method == Method::Train;
-        let (train, held_out) = load(&settings, &source, found)?;
+        let (train, held_out, preprocess) = load(&settings, &source, found)?;
         let wanted = match train.task() {
             Task::Classification { labels } => Head::Classification { labels: labels.len() },
             Task::Regression => Head::Regression,
@@ -89,7 +91,8 @@ impl Setup {
             Some(folder) => (network.load(folder, &layout, training.then_some(seed))?, folder.fingerprint()?),
             None => (network.initial(&layout, seed), format!("from scratch: {:?}, seed {seed}", settings.arch)),
         };
-        Ok(Self { settings, place, folder: source.folder, network, raw, layout, weights, train, held_out, fingerprint })
+        let folder = source.folder;
+        Ok(Self { settings, place, folder, network, raw, layout, weights, train, preprocess, held_out, fingerprint })
     }
 }
 
@@ -142,14 +145,24 @@ fn labels(task: &Task) -> &[String] {
 }
 
 type Data = Box<dyn Dataset>;
+/// Held-out data and what it is called.
+type HeldOut = Option<(Data, String)>;
 
 /// Training data and held-out data, as the settings name them.
-fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, Option<(Data, String)>)> {
+fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, HeldOut, Preprocess)> {
     let spec: Spec =
         settings.data.as_deref().ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?.parse()?;
     // A network from scratch takes its labels' names from the data.
     let head = source.folder.as_ref().map(|_| head);
     let mut how = reading(source.folder.as_ref(), &source.config, head, settings.max_length, settings.budget.seed)?;
+    match (&settings.preprocessor, &source.folder) {
+        (Some(path), None) => how.preprocess = Preprocess::read(path)?,
+        (Some(_), Some(_)) => {
+            let what = "a model has a preprocessor_config.json of its own";
+            return Err(Error::usage("--preprocessor", what, "leave it out, or change the file in the model's folder"));
+        }
+        (None, _) => {}
+    }
     let train = data::load(&spec, "train", &how)?;
     if let (None, Task::Classification { labels }) = (&how.labels, train.task()) {
         how.labels = Some(labels.clone());
@@ -163,17 +176,24 @@ fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, Optio
         None => None,
         Some(spec) => Some((data::load(&spec, "test", &how)?, spec.split.unwrap_or_else(|| "held-out".into()))),
     };
-    Ok((train, held_out))
+    Ok((train, held_out, how.preprocess))
 }
 
-/// The whole held-out split that goes with training data: of drawn digits and of folders, not of single files.
+/// The whole held-out split that goes with training data, as it is: of drawn digits and of folders, not of single files.
 fn held_out_of(spec: &Spec) -> Result<Option<Spec>> {
     let text = spec.to_string();
     let (whole, options) = text.split_once('?').unwrap_or((&text, ""));
-    if !matches!(spec.kind, data::Kind::Digits(_)) && !spec.path.is_dir() {
+    let alone = match spec.kind {
+        data::Kind::Digits(_) => false,
+        // A folder of classes without splits has none held out.
+        data::Kind::Images => !spec.path.join("train").is_dir(),
+        _ => !spec.path.is_dir(),
+    };
+    if alone {
         return Ok(None);
     }
-    let of_training = |option: &&str| ["limit=", "seed=", "split="].iter().any(|key| option.starts_with(key));
+    let of_training =
+        |option: &&str| ["limit=", "seed=", "split=", "augment="].iter().any(|key| option.starts_with(key));
     let kept: Vec<&str> = options.split('&').filter(|o| !o.is_empty() && !of_training(o)).collect();
     let text = if kept.is_empty() { whole.to_string() } else { format!("{whole}?{}", kept.join("&")) };
     text.parse().map(Some)
@@ -203,6 +223,8 @@ mod tests {
     fn held_out_data_is_the_whole_other_split() {
         let of = |text: &str| held_out_of(&text.parse().unwrap()).unwrap().map(|s| s.to_string());
         assert_eq!(of("digits:200?seed=3&limit=10").as_deref(), Some("digits:200"));
+        assert_eq!(of("digits:9?augment=crop:2").as_deref(), Some("digits:9"));
+        assert_eq!(of("images:."), None);
         assert_eq!(of("text:no-such-file.tsv?limit=5"), None);
         assert_eq!(of("text:.?limit=5&label=y&split=train").as_deref(), Some("text:.?label=y"));
     }

@@ -5,7 +5,7 @@ use super::model::Model;
 use crate::data::Values;
 use crate::engine::{Data, Engine, Loaded, Vector};
 use crate::graph::{Graph, Mode, Program, Wrt};
-use crate::models::Network;
+use crate::models::{Network, Pixels, Sample};
 use crate::params::save::{self, Data as Stored, Tensor};
 use crate::params::weights::{Dtype, TensorInfo, Weights};
 use crate::params::{Layout, Roles};
@@ -52,7 +52,7 @@ impl Session {
         let network = model.network.clone();
         let inputs = read_inputs(&flags.inputs, &network)?;
         let (engine, weights) = model.engine(Place::of(context, Purpose::Look)?, layout)?;
-        let graph = network.graph(1, inputs.tokens)?;
+        let graph = network.graph(1, inputs.sample)?;
         let mut shape = graph.tensor(graph.mark("logits")?).shape.clone();
         shape[0] = inputs.rows;
         Ok(Self { engine, weights, network, inputs, programs: HashMap::new(), shape })
@@ -68,13 +68,18 @@ impl Session {
         mode: Mode,
         mut visit: impl FnMut(&mut dyn Engine, Loaded, Range<usize>, &[(&str, Data)]) -> Result<()>,
     ) -> Result<()> {
-        let size = (BLOCK / self.inputs.tokens).max(1);
+        let each = match self.inputs.sample {
+            Sample::Tokens(n) => n,
+            // An image weighs about as much as the patches of 4 x 4 that it has.
+            Sample::Image { height, width } => (height * width).div_ceil(16),
+        };
+        let size = (BLOCK / each).max(1);
         for start in (0..self.inputs.rows).step_by(size) {
             let block = start..(start + size).min(self.inputs.rows);
             let program = match self.programs.get(&block.len()) {
                 Some(&program) => program,
                 None => {
-                    let graph = self.network.graph(block.len(), self.inputs.tokens)?;
+                    let graph = self.network.graph(block.len(), self.inputs.sample)?;
                     let wrt = if mode == Mode::Forward { Wrt::default() } else { Wrt::params() };
                     let program = self.engine.load(Program::compile(&graph, mode, &wrt, "logits")?)?;
                     *self.programs.entry(block.len()).or_insert(program)
@@ -109,18 +114,18 @@ fn part(len: usize, rows: usize, block: &Range<usize>) -> Range<usize> {
     block.start * each..block.end * each
 }
 
-/// A network's inputs by name; images count as one token.
+/// A network's inputs by name.
 struct Inputs {
     values: Vec<(String, Values)>,
     rows: usize,
-    tokens: usize,
+    sample: Sample,
 }
 
 fn read_inputs(path: &Path, network: &Network) -> Result<Inputs> {
     let file = Weights::open_file(path)?;
-    let graph = network.graph(1, 1)?;
+    let graph = network.graph(1, network.sample())?;
     let (first, shape) = leading(path, &file, &graph)?;
-    let (rows, tokens) = match network.max_tokens() {
+    let (rows, sample) = match network.max_tokens() {
         Some(limit) => {
             let &[rows, tokens] = &shape[..] else {
                 return Err(bad(path, first, format!("wanted [rows, tokens], got {shape:?}")));
@@ -128,13 +133,19 @@ fn read_inputs(path: &Path, network: &Network) -> Result<Inputs> {
             if tokens > limit {
                 return Err(bad(path, first, format!("{tokens} tokens, but the model has {limit} positions")));
             }
-            (rows, tokens)
+            (rows, Sample::Tokens(tokens))
         }
-        None => (shape.first().copied().unwrap_or(0), 1),
+        // An image of another size than the network's own says so by its axes.
+        None => match (network.pixels(), &shape[..]) {
+            (Some(Pixels::Image { .. }), &[rows, _, height, width]) => (rows, Sample::Image { height, width }),
+            _ => (shape.first().copied().unwrap_or(0), network.sample()),
+        },
     };
-    if rows == 0 || tokens == 0 {
+    let tokens = sample.tokens();
+    if rows == 0 || tokens == 0 || numel(shape) == 0 {
         return Err(bad(path, first, format!("wanted at least one row of one token, got {shape:?}")));
     }
+    let graph = network.graph(1, sample)?;
     let limits: HashMap<_, _> = network.index_limits().into_iter().collect();
     let mut inputs: Vec<(String, Values)> = Vec::new();
     for &input in &graph.inputs {
@@ -168,7 +179,7 @@ fn read_inputs(path: &Path, network: &Network) -> Result<Inputs> {
     for name in file.names().filter(|name| !inputs.iter().any(|(known, _)| known == name)) {
         tracing::warn!("{}: the model takes no '{name}'; left aside", path.display());
     }
-    Ok(Inputs { values: inputs, rows, tokens })
+    Ok(Inputs { values: inputs, rows, sample })
 }
 
 /// The input that must be there, and its shape.

@@ -8,6 +8,7 @@ use super::settings::Settings;
 use super::setup::{self, Setup, Source};
 use crate::Result;
 use crate::fip::recipe::Method;
+use std::path::PathBuf;
 
 /// Train a network with labels: fine-tune a checkpoint, or make an mlp from scratch
 ///
@@ -19,6 +20,7 @@ Examples:
   fipk train --model minilm --data glue/sst2:SST-2 --epochs 3 --out sst2
   fipk train --model minilm --data 'text:reviews.csv?text=body&label=stars' --eval-data text:held-out.csv --out stars
   fipk train --arch lenet-300-100 --data mnist:MNIST --epochs 20 --out lenet
+  fipk train --arch mlp:3072,512,10 --data 'cifar10:CIFAR?augment=flip,crop:4' --epochs 5 --out mlp
   fipk train --arch mlp:784,64,10 --data digits:5000 --steps 500 --out small")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
@@ -27,6 +29,10 @@ pub struct Args {
     /// A network from scratch: lenet-300-100, or widths from input to output as mlp:784,300,100,10
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
+    /// How images become numbers for a network from scratch: a preprocessor_config.json, as `fipk data --json` makes it
+    /// [default: scaled to 0..1, and resized to what the network takes]
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    preprocessor: Option<PathBuf>,
     #[command(flatten)]
     data: DataFlags,
     #[command(flatten)]
@@ -52,6 +58,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let source = Source::open(&Settings { model: model.clone(), arch: arch.clone(), ..of_file })?;
     let mut settings = Settings::resolve(context, Some(&source.config), Some(Method::Train), None, args.budget.batch)?;
     (settings.model, settings.arch) = (model, arch);
+    settings.preprocessor = args.preprocessor.or(settings.preprocessor);
     args.data.apply(&mut settings);
     args.out.apply(&mut settings);
     let mut recipe = settings.recipe();

@@ -82,9 +82,9 @@ impl<'a> Batches<'a> {
 }
 
 impl Iterator for Batches<'_> {
-    type Item = Batch;
+    type Item = Result<Batch>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Result<Batch>> {
         let examples = self.order.chunks(self.size).nth(self.next)?;
         self.next += 1;
         Some(self.data.batch(examples, self.size, self.epoch))
@@ -97,6 +97,36 @@ impl Iterator for Batches<'_> {
 }
 
 impl ExactSizeIterator for Batches<'_> {}
+
+/// Batches of epoch after epoch without end, each with the cursor behind it.
+pub struct Epochs<'a> {
+    batches: Batches<'a>,
+    seed: u64,
+}
+
+impl<'a> Epochs<'a> {
+    /// # Errors
+    /// As [`Batches::shuffled`].
+    pub fn new(data: &'a dyn Dataset, size: usize, seed: u64, from: Cursor) -> Result<Self> {
+        Ok(Self { batches: Batches::shuffled(data, size, seed, from)?, seed })
+    }
+}
+
+impl Iterator for Epochs<'_> {
+    type Item = Result<(Batch, Cursor)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.batches.len() == 0 {
+            let next = Cursor { epoch: self.batches.epoch.wrapping_add(1), batch: 0 };
+            match Batches::shuffled(self.batches.data, self.batches.size, self.seed, next) {
+                Ok(batches) => self.batches = batches,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let batch = self.batches.next()?;
+        Some(batch.map(|batch| (batch, self.batches.cursor())))
+    }
+}
 
 /// All examples, shuffled, then sorted by length within windows of [`WINDOW`] batches, then the batches shuffled, so
 /// that neighbours in a batch are of like length but batches come in no order. What does not fill a batch is drawn
@@ -127,6 +157,19 @@ mod tests {
             let mut sorted = order;
             sorted.sort_unstable();
             prop_assert!(sorted.iter().copied().eq(0..lengths.len()));
+        }
+    }
+
+    #[test]
+    fn epochs_follow_each_other() {
+        let data = crate::data::load(&"digits:7".parse().unwrap(), "train", &Default::default()).unwrap();
+        let run = |from| Epochs::new(&*data, 3, 1, from).unwrap().map(Result::unwrap);
+        let whole: Vec<(Batch, Cursor)> = run(Cursor::default()).take(7).collect();
+        let cursors: Vec<(u64, usize)> = whole.iter().map(|(_, at)| (at.epoch, at.batch)).collect();
+        assert_eq!(cursors, [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]);
+        for stop in 0..6 {
+            let rest: Vec<(Batch, Cursor)> = run(whole[stop].1).take(6 - stop).collect();
+            assert_eq!(rest, whole[stop + 1..]);
         }
     }
 

@@ -41,7 +41,7 @@ pub fn text(bytes: Vec<u8>, file: &str) -> Result<String> {
 }
 
 /// The other names a split goes by, itself first.
-fn synonyms(split: &str) -> Vec<String> {
+pub(super) fn synonyms(split: &str) -> Vec<String> {
     let held_out = ["dev", "validation", "valid", "val"];
     let split = split.to_lowercase();
     let (base, suffix) = ["_matched", "_mismatched"]

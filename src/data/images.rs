@@ -1,132 +1,92 @@
-//! Images with a class each, kept as bytes and scaled as a batch is made: the `mnist:` and `digits:` kinds.
-use std::path::Path;
+//! Images with a class each: the `mnist:`, `digits:`, `cifar10:`, `cifar100:`, `images:` and `parquet:` kinds.
+//!
+//! What fits into [`Reading::hold`] is decoded, resized and cropped once and kept as bytes; more stays encoded and is
+//! decoded with every batch. Normalisation and augmentation happen as a batch is made.
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::labels::unnamed;
+use super::labels::{self, unnamed};
 use super::spec::Spec;
-use super::{Batch, Dataset, Fingerprint, Input, Reading, Targets, Task, Values, digits, files, idx, subset};
+use super::{
+    Batch, Dataset, EVALUATION, Fingerprint, Form, Input, Preprocess, Reading, Targets, Task, Values, digits, idx,
+    subset,
+};
 use crate::{Error, Result};
+use augment::Augment;
+use picture::Picture;
 
-/// How bytes become numbers: `(byte * rescale - mean) / std` for each channel, as `preprocessor_config.json` says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Preprocess {
-    pub rescale: f32,
-    /// One a channel, or empty: no normalisation.
-    pub mean: Vec<f32>,
-    pub std: Vec<f32>,
-    /// The (height, width) images are to be resized to, if any.
-    pub size: Option<(usize, usize)>,
+pub mod augment;
+pub mod cifar;
+pub mod decode;
+pub mod folders;
+pub mod picture;
+pub mod resize;
+pub mod table;
+
+/// Where an image stands.
+#[derive(Clone, Debug)]
+pub struct At {
+    pub file: Arc<str>,
+    /// From 1, in a file of many.
+    pub row: Option<usize>,
 }
 
-impl Default for Preprocess {
-    fn default() -> Self {
-        Self { rescale: 1.0 / 255.0, mean: Vec::new(), std: Vec::new(), size: None }
-    }
-}
-
-impl Preprocess {
-    /// Reads `preprocessor_config.json` of a model folder; the default where there is none.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("preprocessor_config.json");
-        if !path.is_file() {
-            return Ok(Self::default());
-        }
-        let place = path.display().to_string();
-        let map = serde_json::from_str(&files::read_text(&path)?).map_err(|cause| {
-            Error::model(place.clone(), format!("wanted a JSON object: {cause}"), "correct the file")
-        })?;
-        Self::from_map(&map, &place)
-    }
-
-    /// From the keys `do_rescale rescale_factor do_normalize image_mean image_std do_resize size`.
-    ///
-    /// # Errors
-    /// [`Error::Model`] for a value of the wrong type, a zero or non-finite one, or means and deviations that do not pair.
-    pub fn from_map(map: &Map<String, Value>, place: &str) -> Result<Self> {
-        let wrong = |key: &str, wanted: &str| {
-            let got = map.get(key).map_or("nothing".to_string(), Value::to_string);
-            Error::model(place, format!("`{key}` wants {wanted}, got {got}"), "correct the file")
-        };
-        let flag = |key: &str, default: bool| match map.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
-        };
-        let finite = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
-        let numbers = |key: &str| match map.get(key) {
-            Some(Value::Array(all)) if !all.is_empty() => {
-                all.iter().map(finite).collect::<Option<Vec<f32>>>().ok_or_else(|| wrong(key, "finite numbers"))
-            }
-            _ => Err(wrong(key, "a list of numbers, one a channel")),
-        };
-        let rescale = match map.get("rescale_factor") {
-            _ if !flag("do_rescale", true)? => 1.0,
-            None => 1.0 / 255.0,
-            Some(value) => {
-                finite(value).filter(|&x| x > 0.0).ok_or_else(|| wrong("rescale_factor", "a number above 0"))?
-            }
-        };
-        let (mut mean, mut std) = (Vec::new(), Vec::new());
-        if flag("do_normalize", map.contains_key("image_mean"))? {
-            (mean, std) = (numbers("image_mean")?, numbers("image_std")?);
-            if mean.len() != std.len() || std.iter().any(|&s| s <= 0.0) {
-                return Err(wrong("image_std", "as many numbers above 0 as image_mean has"));
-            }
-        }
-        let size = match (flag("do_resize", false)?, map.get("size")) {
-            (false, _) => None,
-            (true, Some(size)) => Some(dimensions(size).ok_or_else(|| wrong("size", "a height and a width"))?),
-            (true, None) => return Err(wrong("size", "a height and a width")),
-        };
-        Ok(Self { rescale, mean, std, size })
-    }
-
-    /// The number each of the 256 bytes becomes, a row a channel.
-    fn shades(&self, channels: usize, height: usize, width: usize, place: &str) -> Result<Vec<[f32; 256]>> {
-        if let Some((h, w)) = self.size.filter(|&size| size != (height, width)) {
-            return Err(Error::unsupported(
-                place,
-                format!("resizing images of {height}x{width} to the model's {h}x{w}"),
-                "use a model made for this size of image",
-            ));
-        }
-        if !self.mean.is_empty() && self.mean.len() != channels {
-            return Err(Error::data(
-                place,
-                format!(
-                    "the images have {channels} channels, the model's preprocessor_config.json {}",
-                    self.mean.len()
-                ),
-                "use a model made for such images",
-            ));
-        }
-        let shade = |channel: usize, byte: usize| {
-            let value = byte as f32 * self.rescale;
-            match (self.mean.get(channel), self.std.get(channel)) {
-                (Some(mean), Some(std)) => (value - mean) / std,
-                _ => value,
-            }
-        };
-        Ok((0..channels).map(|channel| std::array::from_fn(|byte| shade(channel, byte))).collect())
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        self.row.map_or(Ok(()), |row| write!(f, ": row {row}"))
     }
 }
 
-/// `{"height": h, "width": w}` or a number for both.
-fn dimensions(size: &Value) -> Option<(usize, usize)> {
-    let whole = |value: &Value| value.as_u64().map(|n| n as usize);
-    match size {
-        Value::Object(map) => Some((whole(map.get("height")?)?, whole(map.get("width")?)?)),
-        side => whole(side).map(|side| (side, side)),
-    }
+/// An image as it is stored.
+#[derive(Clone, Debug)]
+pub enum Content {
+    Pixels(Picture),
+    /// A PNG or a JPEG.
+    Encoded(Vec<u8>),
+    /// A file that is one.
+    Path(PathBuf),
 }
 
-/// Grey images of one size, all in memory.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub at: At,
+    pub content: Content,
+    /// One of [`Found::names`].
+    pub class: usize,
+}
+
+/// All that a reader found of a split.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub items: Vec<Item>,
+    /// The data's classes; their numbers where it has no names for them.
+    pub names: Vec<String>,
+}
+
+enum Store {
+    /// Fitted pictures, one behind the other.
+    Fitted(Vec<u8>),
+    Stored(Vec<(At, Content)>),
+}
+
+/// Images of one size as a network is to see them.
 pub struct Images {
-    pixels: Vec<u8>,
-    /// Pixels of one image.
-    area: usize,
-    classes: Vec<i32>,
+    store: Store,
+    channels: usize,
+    height: usize,
+    width: usize,
+    /// Axes of a batch besides its rows.
+    axes: Vec<usize>,
+    preprocess: Preprocess,
     shades: Vec<[f32; 256]>,
+    augment: Option<Augment>,
+    seed: u64,
+    classes: Vec<i32>,
     task: Task,
 }
 
@@ -150,7 +110,7 @@ impl Images {
             return Err(Error::data(label_file, what, "fetch both files again, from one place"));
         }
         let present = labels.bytes.iter().max().map_or(0, |&label| usize::from(label) + 1);
-        let task = task(how.labels.as_deref(), present.max(digits::CLASSES));
+        let task = numbered(how.labels.as_deref(), present.max(digits::CLASSES));
         if let Task::Classification { labels: names } = &task {
             let outside = |&label: &u8| usize::from(label) >= names.len();
             if let Some(item) = labels.bytes.iter().position(outside) {
@@ -161,15 +121,12 @@ impl Images {
                 ));
             }
         }
-        let mut all = Self {
-            area: height * width,
-            shades: how.preprocess.shades(1, height, width, &file)?,
-            classes: labels.bytes.iter().map(|&label| i32::from(label)).collect(),
-            pixels: images.bytes.to_vec(),
-            task,
-        };
-        all.limit(spec.limit, spec.seed);
-        Ok(all)
+        let kept = subset(n, spec.limit, spec.seed).unwrap_or_else(|| (0..n).collect());
+        let classes = kept.iter().map(|&i| i32::from(labels.bytes[i])).collect();
+        let area = height * width;
+        let picture = |i: usize| grey(images.bytes[i * area..(i + 1) * area].to_vec(), height, width);
+        let items = kept.iter().map(|&i| (At { file: file.as_str().into(), row: Some(i + 1) }, picture(i)));
+        Self::new(spec, how, items.collect(), classes, task)
     }
 
     /// `count` drawn digits; `limit` keeps the first ones, for any of them are a random choice.
@@ -191,30 +148,156 @@ impl Images {
         };
         let mut pixels = vec![0; bytes];
         digits::draw_all(spec.seed.unwrap_or(0), split, &mut pixels);
-        Ok(Self {
-            area: digits::AREA,
-            shades: how.preprocess.shades(1, digits::SIDE, digits::SIDE, &spec.place())?,
-            classes: (0..count).map(|i| digits::class(i) as i32).collect(),
-            pixels,
-            task: task(how.labels.as_deref(), digits::CLASSES),
-        })
+        let file: Arc<str> = spec.place().into();
+        let images = pixels.chunks_exact(digits::AREA).enumerate();
+        let items = images.map(|(i, image)| {
+            (At { file: file.clone(), row: Some(i + 1) }, grey(image.to_vec(), digits::SIDE, digits::SIDE))
+        });
+        let classes = (0..count).map(|i| digits::class(i) as i32).collect();
+        Self::new(spec, how, items.collect(), classes, numbered(how.labels.as_deref(), digits::CLASSES))
     }
 
-    fn limit(&mut self, limit: Option<usize>, seed: Option<u64>) {
-        if let Some(kept) = subset(self.classes.len(), limit, seed) {
-            self.pixels = kept.iter().flat_map(|&i| self.image(i)).copied().collect();
-            self.classes = kept.iter().map(|&i| self.classes[i]).collect();
+    /// What a reader found, as far as the spec wants it, under the numbers of the model's outputs.
+    pub(super) fn of(spec: &Spec, mut found: Found, how: &Reading) -> Result<Self> {
+        let chosen =
+            spec.classes.as_deref().map(|words| labels::chosen(words, &found.names, &spec.place())).transpose()?;
+        if let Some(chosen) = &chosen {
+            found.items.retain(|item| chosen.contains(&item.class));
         }
+        if found.items.is_empty() {
+            let what = "wanted images, got none of the chosen classes";
+            return Err(Error::data(spec.place(), what, "choose other ?classes=, or another split"));
+        }
+        let (names, output) = labels::outputs(&found.names, chosen.as_deref(), how.labels.as_deref(), &spec.place())?;
+        if let Some(kept) = subset(found.items.len(), spec.limit, spec.seed) {
+            let mut keep = vec![false; found.items.len()];
+            kept.iter().for_each(|&i| keep[i] = true);
+            let mut keep = keep.into_iter();
+            found.items.retain(|_| keep.next().unwrap_or(false));
+        }
+        let classes = found.items.iter().map(|item| output[item.class]).collect();
+        let items = found.items.into_iter().map(|item| (item.at, item.content)).collect();
+        Self::new(spec, how, items, classes, Task::Classification { labels: names })
     }
 
-    /// The bytes of image `i`, row by row.
-    pub fn image(&self, i: usize) -> &[u8] {
-        &self.pixels[i * self.area..(i + 1) * self.area]
+    fn new(spec: &Spec, how: &Reading, items: Vec<(At, Content)>, classes: Vec<i32>, task: Task) -> Result<Self> {
+        let (at, content) = items.first().ok_or_else(|| {
+            Error::data(spec.place(), "wanted images, got none", "name a folder or a file with images")
+        })?;
+        let preprocess = how.preprocess.clone();
+        // Drawn digits and the like are grey, and stay so unless the network wants colours; files become what the
+        // network takes, as `do_convert_rgb` has it.
+        let channels = match (how.form, content) {
+            (Form::Planes { channels }, Content::Pixels(picture)) if picture.channels == 3 && channels == 1 => 3,
+            (Form::Planes { channels }, _) => channels,
+            (Form::Flat, Content::Pixels(picture)) => picture.channels,
+            (Form::Flat, _) if preprocess.mean.len() == 1 => 1,
+            (Form::Flat, _) => 3,
+        };
+        if let Form::Planes { channels: wanted } = how.form
+            && (wanted != channels || ![1, 3].contains(&wanted))
+        {
+            let what = format!("the images have {channels} channels, the network takes {wanted}");
+            return Err(Error::data(spec.place(), what, "use a network made for such images"));
+        }
+        let shades = preprocess.shades(channels, &spec.place())?;
+        let first = fitted(at, content, channels, &preprocess)?;
+        let (height, width) = first.size();
+        let axes = match how.form {
+            Form::Flat => vec![first.bytes.len()],
+            Form::Planes { .. } => vec![channels, height, width],
+        };
+        let seed = spec.seed.unwrap_or(how.seed);
+        let store = Store::Fitted(Vec::new());
+        let augment = spec.augment.clone();
+        let mut all = Self { store, channels, height, width, axes, preprocess, shades, augment, seed, classes, task };
+        all.store = match items.len().checked_mul(first.bytes.len()) {
+            Some(bytes) if bytes <= how.hold => Store::Fitted(all.decode(&items)?),
+            _ => Store::Stored(items),
+        };
+        Ok(all)
+    }
+
+    /// Bytes of one image.
+    fn area(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    fn decode(&self, items: &[(At, Content)]) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; items.len() * self.area()];
+        let copy = |(out, (at, content)): (&mut [u8], &(At, Content))| {
+            self.open(at, content).map(|picture| out.copy_from_slice(&picture.bytes))
+        };
+        first_error(bytes.par_chunks_exact_mut(self.area()).zip(items).map(copy))?;
+        Ok(bytes)
+    }
+
+    /// A picture of the size that all have.
+    fn open(&self, at: &At, content: &Content) -> Result<Picture> {
+        let picture = fitted(at, content, self.channels, &self.preprocess)?;
+        if picture.size() != (self.height, self.width) {
+            let (h, w) = picture.size();
+            return Err(Error::data(
+                at.to_string(),
+                format!("wanted an image of {}x{} as the first one is, got {h}x{w}", self.height, self.width),
+                "set do_resize and size in the model's preprocessor_config.json",
+            ));
+        }
+        Ok(picture)
+    }
+
+    /// The numbers of one image.
+    fn paint(&self, example: usize, epoch: u64, out: &mut [f32]) -> Result<()> {
+        let augment = self.augment.as_ref().filter(|_| epoch != EVALUATION);
+        let mut picture = match &self.store {
+            Store::Fitted(all) => {
+                let bytes = &all[example * self.area()..(example + 1) * self.area()];
+                if augment.is_none() {
+                    self.shade(bytes, out);
+                    return Ok(());
+                }
+                let (channels, height, width) = (self.channels, self.height, self.width);
+                Picture { channels, height, width, bytes: bytes.to_vec() }
+            }
+            Store::Stored(all) => self.open(&all[example].0, &all[example].1)?,
+        };
+        if let Some(augment) = augment {
+            picture = augment.apply(picture, self.seed, epoch, example);
+        }
+        self.shade(&picture.bytes, out);
+        Ok(())
+    }
+
+    fn shade(&self, bytes: &[u8], out: &mut [f32]) {
+        let plane = self.height * self.width;
+        for ((bytes, shades), out) in bytes.chunks_exact(plane).zip(&self.shades).zip(out.chunks_exact_mut(plane)) {
+            bytes.iter().zip(out).for_each(|(&byte, out)| *out = shades[usize::from(byte)]);
+        }
     }
 }
 
+/// The error of the first item that has one, whatever the order they were done in.
+fn first_error(all: impl IndexedParallelIterator<Item = Result<()>>) -> Result<()> {
+    let errors = all.enumerate().filter_map(|(i, result)| result.err().map(|error| (i, error)));
+    errors.min_by_key(|(i, _)| *i).map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// The picture as the network sees it.
+fn fitted(at: &At, content: &Content, channels: usize, preprocess: &Preprocess) -> Result<Picture> {
+    let picture = match content {
+        Content::Pixels(picture) => picture.clone(),
+        Content::Encoded(bytes) => decode::decode(bytes, at)?,
+        Content::Path(path) => decode::decode(&std::fs::read(path).map_err(Error::io("read", path))?, at)?,
+    };
+    preprocess.fit(picture.into_channels(channels), at)
+}
+
+fn grey(bytes: Vec<u8>, height: usize, width: usize) -> Content {
+    Content::Pixels(Picture { channels: 1, height, width, bytes })
+}
+
 /// Classes under the model's names; their numbers where there is no model or it has no names.
-fn task(model: Option<&[String]>, classes: usize) -> Task {
+fn numbered(model: Option<&[String]>, classes: usize) -> Task {
     let numbers = |n: usize| (0..n).map(|i| i.to_string()).collect();
     let labels = match model {
         Some(names) if names != unnamed(names.len()) => names.to_vec(),
@@ -237,72 +320,48 @@ impl Dataset for Images {
         1
     }
 
-    fn batch(&self, examples: &[usize], rows: usize, _epoch: u64) -> Batch {
-        let rows = rows.max(examples.len());
-        let channel = self.area / self.shades.len();
-        let mut values = Vec::with_capacity(rows * self.area);
-        for &example in examples {
-            for (bytes, shades) in self.image(example).chunks_exact(channel).zip(&self.shades) {
-                values.extend(bytes.iter().map(|&byte| shades[usize::from(byte)]));
-            }
-        }
-        values.resize(rows * self.area, 0.0);
+    fn batch(&self, examples: &[usize], rows: usize, epoch: u64) -> Result<Batch> {
+        let (rows, area) = (rows.max(examples.len()), self.area());
+        let mut values = vec![0.0; rows * area];
+        // A decoded small image is done sooner than a thread is woken.
+        let least = if matches!(self.store, Store::Fitted(_)) { (1 << 16) / area + 1 } else { 1 };
+        let images = values.par_chunks_exact_mut(area).zip(examples).with_min_len(least);
+        first_error(images.map(|(out, &example)| self.paint(example, epoch, out)))?;
         let mut classes: Vec<i32> = examples.iter().map(|&i| self.classes[i]).collect();
         classes.resize(rows, 0);
-        let pixels = Input { name: "pixel_values", shape: vec![rows, self.area], values: Values::Real(values) };
-        Batch { examples: examples.to_vec(), rows, inputs: vec![pixels], targets: Targets::Classes(classes) }
+        let shape = [&[rows], &self.axes[..]].concat();
+        let pixels = Input { name: "pixel_values", shape, values: Values::Real(values) };
+        Ok(Batch { examples: examples.to_vec(), rows, inputs: vec![pixels], targets: Targets::Classes(classes) })
+    }
+
+    fn changes_with_epoch(&self) -> bool {
+        self.augment.is_some()
     }
 
     fn fingerprint(&self) -> String {
         let mut hash = Fingerprint::new("images");
         hash.task(&self.task);
-        hash.numbers([self.area as u64]);
+        hash.numbers([self.channels, self.height, self.width].map(|n| n as u64));
         self.shades.iter().for_each(|shades| hash.reals(shades));
-        hash.bytes(&self.pixels);
+        if let Some(augment) = &self.augment {
+            hash.bytes(augment.to_string().as_bytes());
+            hash.numbers([self.seed]);
+        }
+        match &self.store {
+            Store::Fitted(bytes) => hash.bytes(bytes),
+            Store::Stored(items) => {
+                hash.bytes(format!("{:?} {:?}", self.preprocess.resize, self.preprocess.crop).as_bytes());
+                let digest = |(_, content): &(At, Content)| match content {
+                    Content::Pixels(picture) => Sha256::digest(&picture.bytes),
+                    Content::Encoded(bytes) => Sha256::digest(bytes),
+                    // A file that cannot be read has no batch either.
+                    Content::Path(path) => Sha256::digest(std::fs::read(path).unwrap_or_default()),
+                };
+                let digests: Vec<_> = items.par_iter().map(digest).collect();
+                digests.iter().for_each(|digest| hash.bytes(digest));
+            }
+        }
         hash.numbers(self.classes.iter().map(|&class| class as u64));
         hash.finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(json: &str) -> Result<Preprocess> {
-        Preprocess::from_map(&serde_json::from_str(json).unwrap(), "p.json")
-    }
-
-    #[test]
-    fn a_preprocessor_config_is_read_with_its_defaults() {
-        assert_eq!(read("{}").unwrap(), Preprocess::default());
-        assert_eq!(read(r#"{"do_rescale": false}"#).unwrap().rescale, 1.0);
-        let mnist = read(r#"{"rescale_factor": 0.5, "image_mean": [0.25], "image_std": [2]}"#).unwrap();
-        assert_eq!(mnist, Preprocess { rescale: 0.5, mean: vec![0.25], std: vec![2.0], size: None });
-        // (3 * 0.5 - 0.25) / 2
-        assert_eq!(mnist.shades(1, 28, 28, "f").unwrap()[0][3], 0.625);
-        assert_eq!(read(r#"{"do_normalize": false, "image_mean": [1]}"#).unwrap().mean, Vec::<f32>::new());
-        let sized = read(r#"{"do_resize": true, "size": {"height": 32, "width": 24}}"#).unwrap();
-        assert_eq!(sized.size, Some((32, 24)));
-        assert!(matches!(sized.shades(1, 28, 28, "f"), Err(Error::Unsupported { .. })));
-        assert!(sized.shades(1, 32, 24, "f").is_ok());
-    }
-
-    #[test]
-    fn a_wrong_preprocessor_config_names_the_key() {
-        for (json, key) in [
-            (r#"{"rescale_factor": 0}"#, "rescale_factor"),
-            (r#"{"do_rescale": 1}"#, "do_rescale"),
-            (r#"{"do_normalize": true}"#, "image_mean"),
-            (r#"{"image_mean": [0.5, 1e99], "image_std": [1, 1]}"#, "image_mean"),
-            (r#"{"image_mean": [0.5], "image_std": [0]}"#, "image_std"),
-            (r#"{"image_mean": [0.5], "image_std": [1, 1]}"#, "image_std"),
-            (r#"{"do_resize": true}"#, "size"),
-            (r#"{"do_resize": true, "size": "big"}"#, "size"),
-        ] {
-            let error = read(json).unwrap_err().to_string();
-            assert!(error.contains(&format!("p.json: `{key}` wants")), "{json}: {error}");
-        }
-        let three = Preprocess { mean: vec![0.5; 3], std: vec![0.5; 3], ..Preprocess::default() };
-        assert!(three.shades(1, 28, 28, "f").unwrap_err().to_string().contains("1 channels"));
     }
 }

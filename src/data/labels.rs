@@ -106,6 +106,87 @@ fn match_names(known: &[String], model: Option<&[String]>, place: &str) -> Resul
     Ok(Classes { outputs: outputs.to_vec(), by_number: if ambiguous { Vec::new() } else { by_number }, by_name })
 }
 
+/// The classes that `words` choose of `names`, in that order: names, numbers, and ranges of numbers as `0-9`.
+///
+/// # Errors
+/// [`Error::Usage`] for a word that is none of them, or a class that is chosen twice.
+pub(super) fn chosen(words: &[String], names: &[String], place: &str) -> Result<Vec<usize>> {
+    let mut all: Vec<usize> = Vec::new();
+    for word in words {
+        let number = |text: &str| text.trim().parse().ok().filter(|&class: &usize| class < names.len());
+        let range = || {
+            let (first, last) = word.split_once('-')?;
+            Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
+        };
+        let by_name = names.iter().position(|name| plain(name) == plain(word));
+        let classes: Vec<usize> = match (by_name.or_else(|| number(word)), range()) {
+            (Some(class), _) => vec![class],
+            (None, Some((first, last))) => (first..=last).collect(),
+            (None, None) => {
+                let what = format!("classes: `{word}` is none of 0..={}", names.len().saturating_sub(1));
+                return Err(Error::usage(place, what, format!("the classes are {}", shortened(names.join(", ")))));
+            }
+        };
+        if let Some(class) = classes.iter().find(|class| all.contains(class)) {
+            let what = format!("classes: {} is chosen twice", names[*class]);
+            return Err(Error::usage(place, what, "choose each class once"));
+        }
+        all.extend(classes);
+    }
+    Ok(all)
+}
+
+/// What the model's outputs are called, and the output of each of the data's classes; -1 for a class that is not
+/// chosen.
+///
+/// Classes go to the outputs of the same name. Positions decide where one side has no names, or both have the same
+/// (ImageNet has two `crane`s, and models know classes by all their synonyms): outputs as many as there are chosen
+/// classes are these in their order, at least as many as there are classes are all of them.
+///
+/// # Errors
+/// [`Error::Data`] when neither goes.
+pub(super) fn outputs(
+    names: &[String],
+    chosen: Option<&[usize]>,
+    model: Option<&[String]>,
+    place: &str,
+) -> Result<(Vec<String>, Vec<i32>)> {
+    let all: Vec<usize> = (0..names.len()).collect();
+    let chosen = chosen.unwrap_or(&all);
+    let chosen_names: Vec<String> = chosen.iter().map(|&class| names[class].clone()).collect();
+    let first = |name: &str| plain(name.split(',').next().unwrap_or_default());
+    let same = |model: &[String]| {
+        model.len() == names.len() && model.iter().zip(names).all(|(model, name)| first(model) == first(name))
+    };
+    let positions = model.filter(|model| says_nothing(model) || says_nothing(names) || same(model));
+    let (outputs, at): (Vec<String>, Vec<i32>) = match positions {
+        Some(model) if model.len() >= names.len() && (chosen.len() < model.len() || chosen == all) => {
+            let own = if says_nothing(model) && model.len() == names.len() { names } else { model };
+            (own.to_vec(), chosen.iter().map(|&class| class as i32).collect())
+        }
+        Some(model) if model.len() == chosen.len() => {
+            let own = if says_nothing(model) { &chosen_names[..] } else { model };
+            (own.to_vec(), (0..chosen.len() as i32).collect())
+        }
+        Some(model) => {
+            let what = format!("the data has {} classes, the model {} outputs", chosen.len(), model.len());
+            return Err(Error::data(place, what, "use a model with an output a class"));
+        }
+        None if model.is_none() => {
+            let at = (0..chosen.len() as i32).collect();
+            (chosen_names, at)
+        }
+        None => {
+            let found = match_names(&chosen_names, model, place)?;
+            let at = chosen_names.iter().map(|name| found.by_name.get(&plain(name)).copied().unwrap_or(-1));
+            (found.outputs, at.collect())
+        }
+    };
+    let mut output = vec![-1; names.len()];
+    chosen.iter().zip(at).for_each(|(&class, at)| output[class] = at);
+    Ok((outputs, output))
+}
+
 /// The classes a column implies: 0 up to its largest number, or its distinct names in alphabetical order.
 fn found(cells: &[Cell]) -> Result<Vec<String>> {
     let wrong = |at: &Place, what: String, hint: &str| Err(Error::data(at.to_string(), what, hint));
@@ -185,6 +266,32 @@ mod tests {
         let rows = tsv(&text, "f", &keep, BadLines::Refuse).unwrap().rows;
         let cells: Vec<Cell> = rows.iter().map(|row| (&row.at, row.cells[0].as_str())).collect();
         classes(&cells, some(known).as_deref(), some(model).as_deref(), "spec").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn chosen_classes_go_to_the_models_outputs() {
+        let names = owned(&["ant", "bee", "cat", "dog"]);
+        let pick = |words: &[&str]| chosen(&owned(words), &names, "spec").map_err(|error| error.to_string());
+        assert_eq!(pick(&["2-3", "Ant"]), Ok(vec![2, 3, 0]));
+        assert!(pick(&["4"]).unwrap_err().contains("`4` is none of 0..=3"));
+        assert!(pick(&["3-2"]).is_err() && pick(&["0-1", "bee"]).unwrap_err().contains("bee is chosen twice"));
+        let of = |chosen: Option<&[usize]>, model: Option<&[String]>| outputs(&names, chosen, model, "spec");
+        // No model: as many outputs as are chosen.
+        assert_eq!(of(Some(&[2, 0]), None).unwrap(), (owned(&["cat", "ant"]), vec![1, -1, 0, -1]));
+        assert_eq!(of(None, None).unwrap(), (names.clone(), vec![0, 1, 2, 3]));
+        // A model without names: all classes, or the chosen ones.
+        assert_eq!(of(Some(&[2, 0]), Some(&unnamed(4))).unwrap(), (names.clone(), vec![0, -1, 2, -1]));
+        assert_eq!(of(Some(&[2, 0]), Some(&unnamed(2))).unwrap(), (owned(&["cat", "ant"]), vec![1, -1, 0, -1]));
+        assert!(of(Some(&[2, 0]), Some(&unnamed(3))).unwrap_err().to_string().contains("2 classes, the model 3"));
+        assert_eq!(of(None, Some(&unnamed(6))).unwrap(), (unnamed(6), vec![0, 1, 2, 3]));
+        // A model with names.
+        let model = owned(&["dog", "cat", "bee", "ant", "elk"]);
+        assert_eq!(of(Some(&[2, 0]), Some(&model)).unwrap(), (model.clone(), vec![3, -1, 1, -1]));
+        assert!(of(Some(&[2]), Some(&owned(&["dog", "elk"]))).unwrap_err().to_string().contains("cat"));
+        let imagenet = owned(&["ant, Formica", "bee", "cat, true cat", "dog"]);
+        assert_eq!(of(Some(&[2]), Some(&imagenet)).unwrap(), (imagenet, vec![-1, -1, 2, -1]));
+        let numbers = owned(&["0", "1", "2"]);
+        assert_eq!(outputs(&numbers, None, Some(&model), "spec").unwrap(), (model, vec![0, 1, 2]));
     }
 
     const NLI: &[&str] = &["entailment", "neutral", "contradiction"];

@@ -108,7 +108,7 @@ impl Dataset for MaskedText {
         self.sequences.length(example)
     }
 
-    fn batch(&self, examples: &[usize], rows: usize, epoch: u64) -> Batch {
+    fn batch(&self, examples: &[usize], rows: usize, epoch: u64) -> Result<Batch> {
         let rows = rows.max(examples.len());
         let width = self.sequences.width(examples);
         let mut inputs = self.sequences.inputs(examples, rows);
@@ -119,7 +119,7 @@ impl Dataset for MaskedText {
                 self.hide(example, epoch, ids, wanted);
             }
         }
-        Batch { examples: examples.to_vec(), rows, inputs, targets: Targets::Tokens(wanted) }
+        Ok(Batch { examples: examples.to_vec(), rows, inputs, targets: Targets::Tokens(wanted) })
     }
 
     fn changes_with_epoch(&self) -> bool {

@@ -1,4 +1,5 @@
-//! From a data spec to padded batches: `mnist:DIR`, `digits:COUNT`, `glue/TASK:DIR`, `text:FILE`, `lm:FILE`.
+//! From a data spec to padded batches: images (`mnist:DIR`, `cifar10:DIR`, `images:DIR`, ..) and text (`glue/TASK:DIR`,
+//! `text:FILE`, `lm:FILE`).
 //!
 //! [`load`] reads a [`Spec`] into a [`Dataset`], whole and in memory, or says which line of which file is wrong;
 //! [`Batches`] gives an epoch of it in an order that depends on (seed, epoch) alone.
@@ -8,11 +9,13 @@
 //!
 //! let digits = data::load(&"digits:100?seed=1".parse()?, "train", &Reading::default())?;
 //! for batch in Batches::shuffled(&*digits, 32, 7, Cursor::default())? {
+//!     let batch = batch?;
 //!     assert_eq!(batch.inputs[0].name, "pixel_values");
 //!     assert_eq!(batch.inputs[0].shape, [32, 784]); // the last batch too: 4 images, 28 rows of zeros
 //! }
 //! # Ok::<(), fipk::Error>(())
 //! ```
+pub mod ahead;
 pub mod batches;
 pub mod digits;
 pub mod files;
@@ -23,17 +26,20 @@ pub mod images;
 pub mod labels;
 pub mod masked;
 pub mod parquet;
+pub mod preprocess;
 pub mod sequences;
 pub mod spec;
 pub mod table;
 pub mod text;
 pub mod tokenizer;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-pub use batches::{Batches, Cursor};
+pub use ahead::{Ahead, ahead};
+pub use batches::{Batches, Cursor, Epochs};
 use fingerprint::Fingerprint;
-pub use images::Preprocess;
+pub use preprocess::Preprocess;
 pub use spec::{Kind, Spec};
 pub use tokenizer::Tokenizer;
 
@@ -53,6 +59,7 @@ mod stream {
     pub const MASKING: u64 = 2 << 56;
     pub const SUBSET: u64 = 3 << 56;
     pub const DIGITS: u64 = 4 << 56;
+    pub const AUGMENT: u64 = 5 << 56;
 }
 
 /// What is to be learned from a data set.
@@ -74,7 +81,8 @@ pub enum Values {
     Index(Vec<i32>),
 }
 
-/// One input of a model under Hugging Face's name: `pixel_values` `[rows, pixels]`, or `input_ids`, `attention_mask`
+/// One input of a model under Hugging Face's name: `pixel_values` `[rows, pixels]` or `[rows, channels, height, width]`
+/// (see [`Form`]), or `input_ids`, `attention_mask`
 /// and, for models that have them, `token_type_ids` `[rows, sequence]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
@@ -124,6 +132,32 @@ pub struct Batch {
     pub targets: Targets,
 }
 
+impl Batch {
+    /// Without the rows that are padding.
+    pub fn unpadded(&self) -> Cow<'_, Self> {
+        let rows = self.examples.len();
+        if rows == self.rows {
+            return Cow::Borrowed(self);
+        }
+        let mut cut = self.clone();
+        for input in &mut cut.inputs {
+            let each = input.shape.iter().skip(1).product::<usize>();
+            input.shape[0] = rows;
+            match &mut input.values {
+                Values::Real(x) => x.truncate(rows * each),
+                Values::Index(x) => x.truncate(rows * each),
+            }
+        }
+        cut.targets = match cut.targets {
+            Targets::Classes(y) => Targets::Classes(y[..rows].to_vec()),
+            Targets::Scores(y) => Targets::Scores(y[..rows].to_vec()),
+            Targets::Tokens(y) => Targets::Tokens(y[..y.len() / self.rows * rows].to_vec()),
+        };
+        cut.rows = rows;
+        Cow::Owned(cut)
+    }
+}
+
 /// A data set in memory.
 pub trait Dataset: Send + Sync {
     /// How many examples there are; never 0 once loaded.
@@ -138,12 +172,15 @@ pub trait Dataset: Send + Sync {
     /// How long an example is in tokens, for batches of like lengths; 1 for images.
     fn length(&self, example: usize) -> usize;
 
-    /// `examples` as one batch of at least `rows` rows. `epoch` decides what is hidden from a masked language model
-    /// ([`EVALUATION`] to measure); other data do not depend on it.
+    /// `examples` as one batch of at least `rows` rows. `epoch` decides what is hidden from a masked language model and
+    /// how images are augmented ([`EVALUATION`] to measure: they are not); other data do not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] or [`Error::Io`] for an image that is read only now and is damaged or gone.
     ///
     /// # Panics
     /// If an example is not below [`Dataset::len`].
-    fn batch(&self, examples: &[usize], rows: usize, epoch: u64) -> Batch;
+    fn batch(&self, examples: &[usize], rows: usize, epoch: u64) -> Result<Batch>;
 
     /// Whether the inputs of an example change with the epoch, so that outputs kept from one are no use in another.
     fn changes_with_epoch(&self) -> bool {
@@ -153,6 +190,16 @@ pub trait Dataset: Send + Sync {
     /// SHA-256, in hexadecimal, of everything a network can see of this data: inputs as they are given, targets,
     /// class names. Equal data by another route has the same fingerprint.
     fn fingerprint(&self) -> String;
+}
+
+/// How `pixel_values` lie in a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `[rows, pixels]`: an image in one row, plane after plane.
+    #[default]
+    Flat,
+    /// `[rows, channels, height, width]`, with as many channels as the network takes.
+    Planes { channels: usize },
 }
 
 /// How to read data for a model.
@@ -170,7 +217,10 @@ pub struct Reading {
     /// is still to be made for this data.
     pub labels: Option<Vec<String>>,
     pub preprocess: Preprocess,
-    /// Decides what is hidden from a masked language model, unless the spec gives a seed.
+    pub form: Form,
+    /// Bytes of decoded images that are kept; a data set of more is decoded with every batch.
+    pub hold: usize,
+    /// Decides what is hidden from a masked language model and how images are augmented, unless the spec gives a seed.
     pub seed: u64,
 }
 
@@ -183,6 +233,8 @@ impl Default for Reading {
             vocabulary: None,
             labels: None,
             preprocess: Preprocess::default(),
+            form: Form::Flat,
+            hold: 1 << 30,
             seed: 0,
         }
     }
@@ -221,10 +273,22 @@ pub fn load(spec: &Spec, split_default: &str, how: &Reading) -> Result<Box<dyn D
     Ok(match spec.kind {
         Kind::Mnist => Box::new(images::Images::mnist(spec, split_default, how)?),
         Kind::Digits(count) => Box::new(images::Images::digits(spec, count, split_default, how)?),
+        Kind::Cifar(set) => Box::new(images::Images::of(spec, images::cifar::read(spec, set, split_default)?, how)?),
+        Kind::Images => Box::new(images::Images::of(spec, images::folders::read(spec, split_default)?, how)?),
+        Kind::Parquet => Box::new(images::Images::of(spec, images_of_table(spec, split_default)?, how)?),
         Kind::Glue(task) => Box::new(text::Texts::load(spec, Some(task), &tables(spec, split_default)?, how)?),
         Kind::Text => Box::new(text::Texts::load(spec, None, &tables(spec, split_default)?, how)?),
         Kind::Lm => Box::new(masked::MaskedText::load(spec, &split_files(spec, split_default, &["txt"])?, how)?),
     })
+}
+
+/// Images of any parquet files.
+fn images_of_table(spec: &Spec, split_default: &str) -> Result<images::Found> {
+    let labels: Vec<&str> = spec.label.iter().map(String::as_str).collect();
+    let labels = if labels.is_empty() { &["label", "labels", "fine_label"][..] } else { &labels };
+    let columns = images::table::Columns { image: spec.image.as_deref(), labels, task: spec.of_task };
+    let files = split_files(spec, split_default, &["parquet"])?;
+    images::table::read(&files, &columns, spec.labels.as_deref(), &spec.place())
 }
 
 fn tables(spec: &Spec, split_default: &str) -> Result<Vec<PathBuf>> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::glue::Task as GlueTask;
+use super::images::augment::Augment;
+use super::images::cifar::Set;
 use crate::{Error, Result};
 
 /// What kind of data a spec names; the part before the colon.
@@ -13,6 +15,12 @@ pub enum Kind {
     Mnist,
     /// `digits:COUNT`: digits drawn from strokes; needs no file.
     Digits(usize),
+    /// `cifar10:DIR`, `cifar100:DIR`: the binary files, or Hugging Face's parquet.
+    Cifar(Set),
+    /// `images:DIR`: a folder of PNG and JPEG files a class.
+    Images,
+    /// `parquet:FILE|DIR`: any table with a column of PNG or JPEG bytes and a label column.
+    Parquet,
     /// `glue/TASK:DIR`: one of the GLUE tasks.
     Glue(GlueTask),
     /// `text:FILE|DIR`: any table with a text column and a label column.
@@ -43,15 +51,24 @@ pub struct Spec {
     /// `text=`, `text2=`, `label=`: column names of a `text:` spec.
     pub text: Option<String>,
     pub text2: Option<String>,
+    /// Of a `parquet:` spec as well, as is `image=`; of `cifar100:`, `fine` or `coarse`.
     pub label: Option<String>,
-    /// `labels=a,b,c`: the class names of a `text:` spec, in order of their number.
+    pub image: Option<String>,
+    /// `classes=0-4,cat`: only these classes of a data set of images.
+    pub classes: Option<Vec<String>>,
+    /// `task=3`: only rows whose column `task` says so, in a table of images.
+    pub of_task: Option<i64>,
+    /// `augment=flip,crop:4`: random changes of images in training.
+    pub augment: Option<Augment>,
+    /// `labels=a,b,c`: the class names of a `text:` or `parquet:` spec, in order of their number.
     pub labels: Option<Vec<String>>,
     /// `task=regression`: the label column of a `text:` spec holds scores.
     pub regression: bool,
     pub bad_lines: BadLines,
 }
 
-const KINDS: &str = "mnist:DIR, digits:COUNT, glue/TASK:DIR, text:FILE, lm:FILE";
+const KINDS: &str =
+    "mnist:DIR, cifar10:DIR, cifar100:DIR, images:DIR, parquet:FILE, digits:COUNT, glue/TASK:DIR, text:FILE, lm:FILE";
 const COMMON: &[&str] = &["limit", "split", "seed"];
 
 impl Kind {
@@ -68,11 +85,10 @@ impl Kind {
                     "write a count above zero, as in digits:2000?seed=1",
                 )),
             },
-            "cifar10" | "cifar100" | "images" | "parquet" => Err(Error::unsupported(
-                place,
-                format!("the data kind `{name}`"),
-                format!("image kinds other than IDX are still to come; today there are {KINDS}"),
-            )),
+            "cifar10" => Ok(Self::Cifar(Set::Ten)),
+            "cifar100" => Ok(Self::Cifar(Set::Hundred)),
+            "images" => Ok(Self::Images),
+            "parquet" => Ok(Self::Parquet),
             _ => match name.strip_prefix("glue/") {
                 Some(task) => GlueTask::parse(task).map(Self::Glue).ok_or_else(|| {
                     Error::usage(
@@ -96,7 +112,11 @@ impl Kind {
     /// The keys beyond [`COMMON`] that this kind understands.
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Mnist | Self::Digits(_) | Self::Lm => &[],
+            Self::Lm => &[],
+            Self::Mnist | Self::Digits(_) => &["augment"],
+            Self::Cifar(_) => &["classes", "image", "label", "task", "augment"],
+            Self::Images => &["classes", "augment"],
+            Self::Parquet => &["classes", "image", "label", "labels", "task", "augment"],
             Self::Glue(_) => &["bad_lines"],
             Self::Text => &["text", "text2", "label", "labels", "task", "bad_lines"],
         }
@@ -107,7 +127,7 @@ impl FromStr for Spec {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::Usage`] names the allowed kinds, keys or values; [`Error::Unsupported`] a kind still to come.
+    /// [`Error::Usage`] names the allowed kinds, keys or values.
     fn from_str(source: &str) -> Result<Self> {
         let place = format!("data spec `{source}`");
         let (head, options) = source.split_once('?').map_or((source, None), |(head, rest)| (head, Some(rest)));
@@ -132,6 +152,10 @@ impl FromStr for Spec {
             text: None,
             text2: None,
             label: None,
+            image: None,
+            classes: None,
+            of_task: None,
+            augment: None,
             labels: None,
             regression: false,
             bad_lines: BadLines::Refuse,
@@ -174,6 +198,12 @@ impl Spec {
             "text" => self.text = Some(value.to_string()),
             "text2" => self.text2 = Some(value.to_string()),
             "label" => self.label = Some(value.to_string()),
+            "image" => self.image = Some(value.to_string()),
+            "classes" => self.classes = Some(value.split(',').map(|word| word.trim().to_string()).collect()),
+            "augment" => self.augment = Some(value.parse().map_err(|what: String| wrong(&what))?),
+            "task" if self.kind != Kind::Text => {
+                self.of_task = Some(value.parse().map_err(|_| wrong("the number of a task"))?);
+            }
             "labels" => {
                 let names: Vec<String> = value.split(',').map(|name| name.trim().to_string()).collect();
                 let repeated = names.iter().enumerate().any(|(i, name)| name.is_empty() || names[..i].contains(name));
@@ -233,6 +263,9 @@ mod tests {
             spec.to_string(),
             "text:a/b.csv?text=review&label=stars&limit=10&seed=3&split=test&labels=bad, good"
         );
+        let cifar: Spec = "cifar100:d?classes=0-9,whale&augment=flip,crop:4&task=2".parse().unwrap();
+        assert_eq!(cifar.classes, Some(vec!["0-9".into(), "whale".into()]));
+        assert_eq!((cifar.of_task, cifar.augment.unwrap().to_string().as_str()), (Some(2), "flip,crop:4"));
         assert_eq!("digits:20".parse::<Spec>().unwrap().kind, Kind::Digits(20));
         assert_eq!("glue/sst2:d".parse::<Spec>().unwrap().kind, Kind::Glue(GlueTask::Sst2));
         assert_eq!("glue/STS-B:d".parse::<Spec>().unwrap().kind, Kind::Glue(GlueTask::Stsb));
@@ -241,11 +274,12 @@ mod tests {
     #[test]
     fn a_wrong_spec_says_what_is_allowed() {
         let usage = |e: &Error| matches!(e, Error::Usage { .. });
-        let coming = |e: &Error| matches!(e, Error::Unsupported { .. });
         fails("mnist", usage, &["no colon", "glue/TASK:DIR"]);
         fails("mnits:x", usage, &["unknown data kind `mnits`", "mnist:DIR"]);
-        fails("cifar10:x", coming, &["cifar10"]);
-        fails("images:x", coming, &["images"]);
+        fails("cifar10:x?labels=a,b", usage, &["`labels`", "classes"]);
+        fails("cifar100:x?task=two", usage, &["number of a task", "`two`"]);
+        fails("images:x?augment=flip,blur", usage, &["crop:PIXELS", "`blur`"]);
+        fails("images:x?label=a", usage, &["`label`"]);
         fails("glue/wnli:x", usage, &["wnli", "sst2, cola"]);
         fails("glue:x", usage, &["wants a task"]);
         fails("mnist:", usage, &["path is empty"]);

@@ -21,6 +21,13 @@ pub struct Place {
     numbered: &'static str,
 }
 
+impl Place {
+    /// A row of a file without lines.
+    pub(super) fn row(file: &Arc<str>, row: usize) -> Self {
+        Self { file: file.clone(), line: row, numbered: ": row " }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}{}", self.file, self.numbered, self.line)
@@ -144,7 +151,7 @@ pub fn column(file: &str, header: &[String], names: &[&str]) -> Result<usize> {
         Error::data(
             file,
             format!("wanted a column `{}`, got the columns {shown}", names.join("` or `")),
-            "check the file, or name its columns with a text: spec and ?text=..&label=..",
+            "check the file, or name its columns: ?text=..&label=.. of a text: spec, ?image=..&label=.. of a parquet: spec",
         )
     })
 }

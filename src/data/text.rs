@@ -108,14 +108,14 @@ impl Dataset for Texts {
         self.sequences.length(example)
     }
 
-    fn batch(&self, examples: &[usize], rows: usize, _epoch: u64) -> Batch {
+    fn batch(&self, examples: &[usize], rows: usize, _epoch: u64) -> Result<Batch> {
         let rows = rows.max(examples.len());
-        Batch {
+        Ok(Batch {
             examples: examples.to_vec(),
             rows,
             inputs: self.sequences.inputs(examples, rows),
             targets: self.targets.pick(examples).padded(rows),
-        }
+        })
     }
 
     fn fingerprint(&self) -> String {

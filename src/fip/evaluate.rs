@@ -2,7 +2,7 @@
 use super::metrics::{accuracy, argmax, cross_entropy, f1, matthews, pearson, spearman};
 use super::objective::attended;
 use super::runner::Runner;
-use crate::data::{Batch, Batches, Dataset, NOT_SCORED, Targets};
+use crate::data::{Ahead, Batch, Batches, Dataset, NOT_SCORED, Targets, ahead};
 use crate::engine::Vector;
 use crate::models::Head;
 use crate::ops::Distance;
@@ -33,16 +33,21 @@ struct Tally {
 /// # Errors
 /// [`Error::Data`] for data of another task; [`Error::NotFinite`] for logits that are no numbers.
 pub fn evaluate(runner: &mut Runner, w: Vector, data: &dyn Dataset, batch: usize) -> Result<Evaluation> {
+    ahead(Batches::in_order(data, batch)?, |batches| tally(runner, w, data.len(), batches))
+}
+
+fn tally(runner: &mut Runner, w: Vector, examples: usize, batches: &mut Ahead<Result<Batch>>) -> Result<Evaluation> {
     let (mut tally, mut logits) = (Tally::default(), Vec::new());
     let head = runner.network.head;
-    for batch in Batches::in_order(data, batch)? {
+    for batch in batches {
+        let batch = batch?;
         let z = runner.logits(w, &batch)?;
         if z.iter().any(|v| !v.is_finite()) {
             return Err(Error::not_finite("evaluation", "a logit", "the weights have run away; lower --learning-rate"));
         }
         let outputs = tally.add(&batch, head, &z)?;
         if head != Head::MaskedLm {
-            logits.resize(data.len() * outputs, 0.0);
+            logits.resize(examples * outputs, 0.0);
             for (r, &i) in batch.examples.iter().enumerate() {
                 logits[i * outputs..(i + 1) * outputs].copy_from_slice(&z[r * outputs..(r + 1) * outputs]);
             }
@@ -135,13 +140,23 @@ pub fn drift(
     data: &dyn Dataset,
     batch: usize,
     head: Head,
+    a: impl FnMut(&Batch) -> Result<Vec<f32>>,
+    b: impl FnMut(&Batch) -> Result<Vec<f32>>,
+) -> Result<Drift> {
+    ahead(Batches::in_order(data, batch)?, |batches| apart(batches, head, a, b))
+}
+
+fn apart(
+    batches: &mut Ahead<Result<Batch>>,
+    head: Head,
     mut a: impl FnMut(&Batch) -> Result<Vec<f32>>,
     mut b: impl FnMut(&Batch) -> Result<Vec<f32>>,
 ) -> Result<Drift> {
     const KINDS: [Distance; 4] = [Distance::Euclidean, Distance::Bhattacharyya, Distance::Kl, Distance::Hellinger];
     let mut found: [Vec<f64>; 4] = Default::default();
     let (mut same, mut positions) = (0usize, 0usize);
-    for batch in Batches::in_order(data, batch)? {
+    for batch in batches {
+        let batch = batch?;
         let (z, t) = (b(&batch)?, a(&batch)?);
         if z.len() != t.len() {
             let what = format!("the two networks have {} and {} outputs a batch", t.len(), z.len());

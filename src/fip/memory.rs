@@ -3,7 +3,7 @@ use super::objective;
 use super::recipe::{Method, Objective, Recipe};
 use crate::engine::{Arenas, Dtype, workspace};
 use crate::graph::{Mode, Program, Wrt};
-use crate::models::Network;
+use crate::models::{Network, Sample};
 use crate::params::{Layout, Role};
 use crate::{Error, Result};
 
@@ -13,8 +13,7 @@ pub struct Needs<'a> {
     pub network: &'a Network,
     pub layout: &'a Layout,
     pub recipe: &'a Recipe,
-    /// Tokens a sample; images count as one.
-    pub tokens: usize,
+    pub sample: Sample,
     /// What a device computes in; `None` for the host.
     pub dtype: Option<Dtype>,
 }
@@ -47,9 +46,9 @@ impl Needs<'_> {
         let moments = if r.optimization.rule().second_moments() { 2 } else { 1 };
         let shadow = if self.dtype == Some(Dtype::Bf16) { vector / 2 } else { 0 };
         let mask = if prunes { 4 * self.layout.range(Role::Prunable).end.div_ceil(32) } else { 0 };
-        let step = gradient(self.network, &r.objective, self.layout, rows, self.tokens, self.dtype)?;
+        let step = gradient(self.network, &r.objective, self.layout, rows, self.sample, self.dtype)?;
         // Evaluations take at least this many at once.
-        let looks = forward(self.network, rows.max(32), self.tokens, self.dtype)?;
+        let looks = forward(self.network, rows.max(32), self.sample, self.dtype)?;
         let arenas = step.shared(looks);
         Ok(Footprint {
             programs: [("forward", looks.activations), ("reverse", step.activations)],
@@ -75,8 +74,8 @@ impl Needs<'_> {
 }
 
 /// Of the program for logits.
-pub fn forward(network: &Network, rows: usize, tokens: usize, dtype: Option<Dtype>) -> Result<Arenas> {
-    let graph = network.graph(rows, tokens)?;
+pub fn forward(network: &Network, rows: usize, sample: Sample, dtype: Option<Dtype>) -> Result<Arenas> {
+    let graph = network.graph(rows, sample)?;
     Arenas::of(&Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?, dtype)
 }
 
@@ -86,10 +85,10 @@ pub fn gradient(
     objective: &Objective,
     layout: &Layout,
     rows: usize,
-    tokens: usize,
+    sample: Sample,
     dtype: Option<Dtype>,
 ) -> Result<Arenas> {
-    let graph = objective::graph(network, objective, rows, tokens)?;
+    let graph = objective::graph(network, objective, rows, sample)?;
     Arenas::of(&objective::reverse(&graph, layout)?, dtype)
 }
 

@@ -1,9 +1,9 @@
 //! What a step minimises, as a graph: the network's logits, their distance to the anchor's, the loss on labels.
-use super::recipe::Objective;
+use super::recipe::{BatchNorms, Objective};
 use crate::data::{Batch, NOT_SCORED, Targets, Values};
 use crate::engine::Data;
 use crate::graph::{Graph, Mode, Program, Scope, Value, Wrt, build};
-use crate::models::{Head, Network};
+use crate::models::{Head, Network, Sample};
 use crate::params::{Layout, Role};
 use crate::tensor::Element;
 use crate::{Error, Result};
@@ -15,9 +15,13 @@ const LABELS: &str = "labels";
 const LABEL_WEIGHTS: &str = "labels.weights";
 
 /// The marks "logits", "loss" and, where they are part of it, "distance" and "labels" (both times their weight).
-pub fn graph(network: &Network, objective: &Objective, rows: usize, seq: usize) -> Result<Graph> {
+pub fn graph(network: &Network, objective: &Objective, rows: usize, sample: impl Into<Sample>) -> Result<Graph> {
+    let sample = sample.into();
     build(|s| {
-        let logits = network.logits(s, rows, seq);
+        let logits = match objective.batch_norm {
+            BatchNorms::Running => network.logits(&s.batch_statistics(), rows, sample),
+            _ => network.logits(s, rows, sample),
+        };
         s.mark("logits", logits);
         let terms = [distance(s, objective, logits), labels(s, network.head, objective, logits)];
         if let Some(loss) = terms.into_iter().flatten().reduce(|a, b| s.add(a, b)) {

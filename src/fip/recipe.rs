@@ -33,6 +33,19 @@ pub enum Anchor {
     Projected,
 }
 
+/// What batch norms normalise by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchNorms {
+    /// The running averages that the network came with.
+    #[default]
+    Frozen,
+    /// The same in steps; estimated anew on the training data for every network that is evaluated or stored.
+    Reestimated,
+    /// Each batch's own in steps, which the running averages follow: training.
+    Running,
+}
+
 /// The pull on the pruned coordinates (METHOD, algorithm 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -119,11 +132,19 @@ pub struct Objective {
     pub labels: f64,
     /// Keep the dense network's logits of every example across epochs.
     pub cache_teacher: bool,
+    pub batch_norm: BatchNorms,
 }
 
 impl Default for Objective {
     fn default() -> Self {
-        Self { anchor: Anchor::Dense, odist: crate::ops::Distance::Kl, distance: 1.0, labels: 0.0, cache_teacher: true }
+        Self {
+            anchor: Anchor::Dense,
+            odist: crate::ops::Distance::Kl,
+            distance: 1.0,
+            labels: 0.0,
+            cache_teacher: true,
+            batch_norm: BatchNorms::Frozen,
+        }
     }
 }
 
@@ -219,6 +240,9 @@ impl Preset {
             Method::Train | Method::Gradual => (r.objective.labels, r.objective.distance) = (1.0, 0.0),
             Method::OneShot | Method::Random => r.path.finish = 0.0,
             Method::Fip => {}
+        }
+        if method == Method::Train {
+            r.objective.batch_norm = BatchNorms::Running;
         }
         if method != Method::Fip || self == Self::Fip {
             return r;

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::recipe::{Anchor, Method, Recipe};
 use super::runner::{Losses, Runner};
 use super::teacher::Teacher;
-use crate::data::{Batch, Batches, Cursor, Dataset};
+use crate::data::{Ahead, Batch, Cursor, Dataset, Epochs, ahead};
 use crate::engine::{Census, Clip, Engine, Mask, Stepped, Update, Updated, Vector};
 use crate::models::{Head, Network};
 use crate::ops::Distance;
@@ -19,6 +19,9 @@ use std::time::Instant;
 
 mod looks;
 mod projection;
+
+/// Training batches that a second thread makes ahead, each with the cursor behind it.
+type Feed = Ahead<Result<(Batch, Cursor)>>;
 
 /// What a run starts from. `weights` stand in the engine's layout.
 pub struct Job<'a> {
@@ -63,7 +66,6 @@ pub struct Run<'a> {
     projected: Option<Vector>,
     mask: Option<Mask>,
     teacher: Option<Teacher>,
-    batches: Batches<'a>,
     census: Option<Census>,
     resumed: bool,
 }
@@ -108,10 +110,11 @@ impl<'a> Run<'a> {
         let data = job.train.fingerprint();
         let mut state = State { model: job.model.clone(), data, ..State::default() };
         let token_head = job.network.head == Head::MaskedLm;
-        // What a masked language model reads is masked anew every epoch, so its logits cannot be kept.
+        // What is masked or augmented anew every epoch has other logits each time; those of every token would be too many.
         let keeps = r.objective.distance > 0.0
             && r.objective.anchor == Anchor::Dense
             && r.objective.cache_teacher
+            && !job.train.changes_with_epoch()
             && !token_head;
         let outputs = job.network.head.outputs();
         let mut teacher = keeps.then(|| Teacher::new(job.train.len(), outputs));
@@ -142,26 +145,9 @@ impl<'a> Run<'a> {
             }
             state = c.state;
         }
-        let batches = Batches::shuffled(job.train, r.budget.batch, r.budget.seed, state.cursor)?;
         let runner = Runner::new(engine, job.network.clone(), r.objective.clone());
         let plan = Plan::new(r, job.train.len());
-        Ok(Self {
-            job,
-            plan,
-            runner,
-            state,
-            w,
-            g,
-            m,
-            v,
-            dense,
-            projected: None,
-            mask,
-            teacher,
-            batches,
-            census: None,
-            resumed,
-        })
+        Ok(Self { job, plan, runner, state, w, g, m, v, dense, projected: None, mask, teacher, census: None, resumed })
     }
 
     pub fn plan(&self) -> Plan {
@@ -187,8 +173,15 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Interrupted`] after `stop` was set and the state was saved; [`Error::NotFinite`] for a run that
     /// diverged; what data, engine and disk say.
-    pub fn drive(
+    pub fn drive(self, recorder: &mut Recorder, observe: &mut dyn FnMut(&Event), stop: &AtomicBool) -> Result<Outcome> {
+        let budget = &self.job.recipe.budget;
+        let epochs = Epochs::new(self.job.train, budget.batch, budget.seed, self.state.cursor)?;
+        ahead(epochs, |feed| self.walk(feed, recorder, observe, stop))
+    }
+
+    fn walk(
         mut self,
+        feed: &mut Feed,
         recorder: &mut Recorder,
         observe: &mut dyn FnMut(&Event),
         stop: &AtomicBool,
@@ -209,7 +202,7 @@ impl<'a> Run<'a> {
                 self.save()?;
                 return Err(Error::Interrupted(format!("{} of {} steps are saved", self.state.step, self.steps())));
             }
-            tell(self.advance()?.into())?;
+            tell(self.advance(feed)?.into())?;
             let last = self.state.step == self.steps();
             if every > 0 && self.state.step.is_multiple_of(every) && !last {
                 let (w, network) = self.looked_at()?;
@@ -225,6 +218,7 @@ impl<'a> Run<'a> {
         if self.mask.is_some() && self.state.projected_at.is_none() {
             self.project()?;
         }
+        self.reestimate(self.w)?;
         self.save()?;
         let last = self.evaluate(self.w)?;
         let outcome = self.outcome(dense, last)?;
@@ -249,8 +243,8 @@ impl<'a> Run<'a> {
     }
 
     /// One optimizer step, with the projection or the choice of a new target before it where it is due.
-    fn advance(&mut self) -> Result<report::Step> {
-        let clock = Instant::now();
+    fn advance(&mut self, feed: &mut Feed) -> Result<report::Step> {
+        let (clock, waited) = (Instant::now(), feed.waited());
         let recipe = &self.job.recipe;
         let (t, pruning) = (self.state.step, self.mask.is_some());
         let finishing = pruning && t >= self.path_end();
@@ -278,14 +272,13 @@ impl<'a> Run<'a> {
             census: due.then(|| self.bracket()).flatten(),
         };
         let clip = Clip { mean: 1.0 / o.accumulation as f64, limit: o.clip };
-        let Advanced { losses, examples, stepped } = self.step_with(&update, &clip)?;
+        let Advanced { losses, examples, stepped } = self.step_with(feed, &update, &clip)?;
         let done = stepped.updated;
         self.check(&done)?;
         self.census = done.census;
         self.state.pruned_squares = done.pruned_squares.to_bits();
         self.state.squares = done.prunable_squares.to_bits();
         self.state.step += 1;
-        self.state.cursor = self.batches.cursor();
 
         let pull = done.pruned_squares.sqrt();
         let relative = pull / done.prunable_squares.sqrt().max(f64::MIN_POSITIVE);
@@ -294,7 +287,7 @@ impl<'a> Run<'a> {
             self.state.ended_at = Some(self.state.step);
         }
         let weighed = |value: Option<f64>, weight: f64| value.map(|v| v / weight);
-        let batches = Batches::count(&self.batches).max(1) as f64;
+        let batches = self.job.train.len().div_ceil(recipe.budget.batch).max(1) as f64;
         Ok(report::Step {
             step: self.state.step,
             steps: self.steps(),
@@ -308,16 +301,18 @@ impl<'a> Run<'a> {
             learning_rate: rate,
             gradient_norm: stepped.gradient_norm,
             milliseconds: clock.elapsed().as_secs_f64() * 1e3,
+            data_wait: (feed.waited() - waited).as_secs_f64() * 1e3,
             examples,
         })
     }
 
     /// The gradient of the objective over the step's batches, and the update after the last of them.
-    fn step_with(&mut self, update: &Update, clip: &Clip) -> Result<Advanced> {
+    fn step_with(&mut self, feed: &mut Feed, update: &Update, clip: &Clip) -> Result<Advanced> {
         let accumulation = self.job.recipe.optimization.accumulation;
         let mut out = Advanced::default();
         for part in 0..accumulation {
-            let batch = self.next_batch()?;
+            let (batch, cursor) = feed.next().unwrap_or_else(|| Err(no_data()))?;
+            self.state.cursor = cursor;
             let teacher = self.anchor(&batch)?;
             let losses = if part + 1 == accumulation {
                 let (losses, stepped) = self.runner.step(&batch, teacher, part > 0, update, clip)?;
@@ -333,18 +328,6 @@ impl<'a> Run<'a> {
             out.examples += batch.examples.len() as u64;
         }
         Ok(out)
-    }
-
-    fn next_batch(&mut self) -> Result<Batch> {
-        if let Some(batch) = self.batches.next() {
-            return Ok(batch);
-        }
-        let budget = &self.job.recipe.budget;
-        let next = Cursor { epoch: self.batches.cursor().epoch, batch: 0 };
-        self.batches = Batches::shuffled(self.job.train, budget.batch, budget.seed, next)?;
-        self.batches
-            .next()
-            .ok_or_else(|| Error::data("training data", "no examples", "give a data set with at least one"))
     }
 
     /// The logits that the outputs are held to, if the objective has a distance.
@@ -400,4 +383,8 @@ impl<'a> Run<'a> {
         };
         checkpoint.write(dir).map(drop)
     }
+}
+
+fn no_data() -> Error {
+    Error::data("training data", "no examples", "give a data set with at least one")
 }

@@ -1,12 +1,14 @@
 //! A network on an engine: programs are compiled once a batch shape and kept.
 use super::memory::{self, explain};
 use super::objective::{self, Inputs};
-use super::recipe::Objective;
+use super::recipe::{BatchNorms, Objective};
+use super::statistics::{self, Statistics};
 use crate::data::Batch;
 use crate::engine::{Bindings, Clip, Engine, Loaded, Stepped, Update, Vector};
 use crate::graph::{Mode, Program, Wrt};
-use crate::models::Network;
+use crate::models::{Network, Sample};
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// What one batch's objective came to, each part already times its weight.
@@ -21,14 +23,19 @@ pub struct Runner {
     pub engine: Box<dyn Engine>,
     pub network: Network,
     pub objective: Objective,
-    forward: HashMap<(usize, usize), Loaded>,
-    reverse: HashMap<(usize, usize), Loaded>,
+    forward: HashMap<(usize, Sample), Loaded>,
+    reverse: HashMap<(usize, Sample), (Loaded, Statistics)>,
 }
 
-/// (rows, tokens) of a batch; images count as one token.
-fn shape(batch: &Batch) -> (usize, usize) {
-    let tokens = batch.inputs.iter().find(|i| i.name == "input_ids").and_then(|i| i.shape.get(1));
-    (batch.rows, tokens.copied().unwrap_or(1))
+/// The rows of a batch, and its tokens or pixels.
+pub fn shape(batch: &Batch) -> (usize, Sample) {
+    let of = |name: &str| batch.inputs.iter().find(|i| i.name == name).map(|i| &i.shape[..]);
+    let sample = match (of("input_ids"), of("pixel_values")) {
+        (Some(&[_, tokens]), _) => Sample::Tokens(tokens),
+        (_, Some(&[_, _, height, width])) => Sample::Image { height, width },
+        _ => Sample::Tokens(1),
+    };
+    (batch.rows, sample)
 }
 
 impl Runner {
@@ -42,18 +49,18 @@ impl Runner {
     /// # Errors
     /// [`Error::Data`] for an index that the network has no row for; [`Error::Graph`] for a batch too long.
     pub fn logits(&mut self, w: Vector, batch: &Batch) -> Result<Vec<f32>> {
-        let (rows, seq) = shape(batch);
-        let program = match self.forward.get(&(rows, seq)) {
+        let (rows, sample) = shape(batch);
+        let program = match self.forward.get(&(rows, sample)) {
             Some(&program) => program,
             None => {
-                let graph = self.network.graph(rows, seq)?;
+                let graph = self.network.graph(rows, sample)?;
                 let program = self.engine.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?)?;
-                self.forward.insert((rows, seq), program);
+                self.forward.insert((rows, sample), program);
                 program
             }
         };
         let ran = self.engine.run(program, &Bindings::new(w, &Inputs::of(batch).bind()));
-        ran.map_err(|e| explain(e, rows, |n| memory::forward(&self.network, n, seq, self.engine.dtype())))?;
+        ran.map_err(|e| explain(e, rows, |n| memory::forward(&self.network, n, sample, self.engine.dtype())))?;
         self.engine.fetch(program, "logits")
     }
 
@@ -69,12 +76,15 @@ impl Runner {
         teacher: Option<Vec<f32>>,
         add: bool,
     ) -> Result<Losses> {
-        let program = self.reverse(shape(batch))?;
+        let batch = &*self.cut(batch);
+        let (program, statistics) = self.reverse(shape(batch))?;
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(g), accumulate: add, ..Bindings::new(w, &inputs) };
         self.engine.run(program, &with).map_err(|e| self.explained(e, batch))?;
-        self.losses(program)
+        let losses = self.losses(program)?;
+        statistics.follow(&mut *self.engine, program, w)?;
+        Ok(losses)
     }
 
     /// [`Runner::gradient`] at the update's weights and into its gradient, and the update, as one unit.
@@ -89,29 +99,44 @@ impl Runner {
         update: &Update,
         clip: &Clip,
     ) -> Result<(Losses, Stepped)> {
-        let program = self.reverse(shape(batch))?;
+        let batch = &*self.cut(batch);
+        let (program, statistics) = self.reverse(shape(batch))?;
         let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(update.g), accumulate: add, ..Bindings::new(update.w, &inputs) };
         let stepped = self.engine.step(program, &with, update, clip).map_err(|e| self.explained(e, batch))?;
-        Ok((self.losses(program)?, stepped))
+        let losses = self.losses(program)?;
+        statistics.follow(&mut *self.engine, program, update.w)?;
+        Ok((losses, stepped))
+    }
+
+    /// A batch whose padding would count among its statistics, without it.
+    fn cut<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
+        match self.objective.batch_norm {
+            BatchNorms::Running if statistics::any(self.engine.layout()) => batch.unpadded(),
+            _ => Cow::Borrowed(batch),
+        }
     }
 
     /// The objective's gradient for batches of one shape.
-    fn reverse(&mut self, (rows, seq): (usize, usize)) -> Result<Loaded> {
-        if let Some(&program) = self.reverse.get(&(rows, seq)) {
-            return Ok(program);
+    fn reverse(&mut self, (rows, sample): (usize, Sample)) -> Result<(Loaded, Statistics)> {
+        if let Some(known) = self.reverse.get(&(rows, sample)) {
+            return Ok(known.clone());
         }
-        let graph = objective::graph(&self.network, &self.objective, rows, seq)?;
+        let graph = objective::graph(&self.network, &self.objective, rows, sample)?;
+        let statistics = match self.objective.batch_norm {
+            BatchNorms::Running => Statistics::of(&graph, self.engine.layout()),
+            _ => Statistics::default(),
+        };
         let program = self.engine.load(objective::reverse(&graph, self.engine.layout())?)?;
-        self.reverse.insert((rows, seq), program);
-        Ok(program)
+        self.reverse.insert((rows, sample), (program, statistics.clone()));
+        Ok((program, statistics))
     }
 
     /// An error of memory names the batch that would fit.
     fn explained(&self, error: Error, batch: &Batch) -> Error {
-        let ((rows, seq), engine) = (shape(batch), &self.engine);
-        let needs = |n| memory::gradient(&self.network, &self.objective, engine.layout(), n, seq, engine.dtype());
+        let ((rows, sample), engine) = (shape(batch), &self.engine);
+        let needs = |n| memory::gradient(&self.network, &self.objective, engine.layout(), n, sample, engine.dtype());
         explain(error, rows, needs)
     }
 

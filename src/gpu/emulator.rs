@@ -1,6 +1,6 @@
 //! The emulator as a device: the kernels of kernels/*.cu compiled as C++, one fiber a CUDA thread, with every access to
 //! memory checked. docs/emulator.md says what it sees.
-use super::{Device, Launch, Plane, Ptr, Recorded, TensorMap};
+use super::{Abilities, Device, Launch, Plane, Ptr, Recorded, TensorMap};
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,6 +117,7 @@ pub struct Emulator {
     recording: RefCell<Option<Vec<Step>>>,
     launched: RefCell<BTreeSet<String>>,
     counts: Cell<Counts>,
+    abilities: Cell<Abilities>,
 }
 
 impl Default for Emulator {
@@ -135,12 +136,19 @@ impl Emulator {
             recording: RefCell::default(),
             launched: RefCell::default(),
             counts: Cell::default(),
+            abilities: Cell::new(Abilities::AMPERE),
         }
     }
 
     /// Draw the order of threads and blocks of the launches that follow from another seed.
     pub fn reseed(&self, seed: Option<u64>) {
         self.options.set(Options { seed, ..self.options.get() });
+    }
+
+    /// Say to be another device to those who choose kernels by it: an A100 where nothing else is said. All kernels run
+    /// either way.
+    pub fn act_as(&self, abilities: Abilities) {
+        self.abilities.set(abilities);
     }
 
     /// The names of the kernels that have been launched so far.
@@ -286,6 +294,9 @@ impl Device for Emulator {
     }
     fn multiprocessors(&self) -> u32 {
         2
+    }
+    fn abilities(&self) -> Abilities {
+        self.abilities.get()
     }
     fn memory(&self) -> Result<(usize, usize)> {
         let used: usize = self.buffers.borrow().values().sum();

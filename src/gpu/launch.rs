@@ -25,9 +25,16 @@ pub struct Queue<'d> {
     pub device: &'d dyn Device,
     /// Memory that a call may use until it returns: as many bytes as its op's `scratch` asked for.
     pub scratch: Ptr,
+    /// Whether products of f32 may round their factors to tf32.
+    pub tf32: bool,
 }
 
-impl Queue<'_> {
+impl<'d> Queue<'d> {
+    /// One whose products of f32 stay in f32.
+    pub fn new(device: &'d dyn Device, scratch: Ptr) -> Self {
+        Self { device, scratch, tf32: false }
+    }
+
     /// Queue a kernel.
     pub fn launch<A: Args>(
         &self,

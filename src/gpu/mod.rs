@@ -4,6 +4,7 @@ use crate::{Error, Result};
 use std::fmt::Debug;
 use std::rc::Rc;
 
+mod abilities;
 pub mod cublaslt;
 pub mod discover;
 pub mod driver;
@@ -12,6 +13,7 @@ pub mod emulator;
 pub mod images;
 mod launch;
 mod tensor_map;
+pub use abilities::Abilities;
 pub use launch::{Args, Launch, Queue};
 pub use tensor_map::{Plane, TensorMap};
 
@@ -66,6 +68,11 @@ pub trait Device: Debug {
     fn describe(&self) -> String;
 
     fn multiprocessors(&self) -> u32;
+
+    /// What kernels it runs beside those that all run.
+    fn abilities(&self) -> Abilities {
+        Abilities::AMPERE
+    }
 
     /// Free and total bytes.
     fn memory(&self) -> Result<(usize, usize)>;

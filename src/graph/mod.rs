@@ -29,6 +29,8 @@ pub enum Kind {
     Norm,
     /// Any bias, a normalisation's included.
     Bias,
+    /// A running average of a batch normalisation: read like a parameter, never differentiated, trained or pruned.
+    Statistic,
 }
 
 /// A parameter by Hugging Face's name.

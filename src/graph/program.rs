@@ -1,5 +1,5 @@
 //! A graph compiled for one mode: a flat list of calls on buffers. Differentiation ends here.
-use super::{Graph, Source, Value, plan};
+use super::{Graph, Kind, Source, Value, plan};
 use crate::ops::{Cost, Op, Pass};
 use crate::tensor::{Element, Shape, numel};
 use crate::{Error, Result};
@@ -19,7 +19,7 @@ pub enum Mode {
 /// What a program differentiates with respect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wrt {
-    /// The parameters that a layout trains (see [`Wrt::params`]).
+    /// The parameters that a layout trains (see [`Wrt::params`]); statistics are none of them.
     pub params: bool,
     /// Names of parameters that are left out.
     pub frozen: Vec<String>,
@@ -287,7 +287,9 @@ fn reached(graph: &Graph, wrt: &Wrt, needed: &[bool]) -> Result<Vec<bool>> {
         reached[i] = needed[i]
             && match &t.source {
                 Source::Input(_) => wrt.inputs.contains(&t.name),
-                Source::Param(_) => wrt.params && !wrt.frozen.contains(&t.name),
+                Source::Param(nth) => {
+                    wrt.params && graph.params[*nth].kind != Kind::Statistic && !wrt.frozen.contains(&t.name)
+                }
                 Source::Node { args, .. } => args.iter().any(|a| reached[a.0]),
             };
     }

@@ -2,8 +2,9 @@
 //! and [`build`] returns it, so that a model reads as the network and not as its error handling.
 use super::{Graph, Kind, Param, Source, Tensor, Value};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
-    SquaredError,
+    Activation, Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance, Embedding,
+    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend, SelectToken, SquaredError,
+    Windows,
 };
 use crate::tensor::{Element, Shape};
 use crate::{Error, Result};
@@ -21,6 +22,7 @@ pub struct Scope<'g> {
     state: &'g RefCell<State>,
     path: String,
     head: bool,
+    batch_statistics: bool,
 }
 
 /// Build a graph: `model` makes calls on the root scope and marks what may be differentiated or fetched.
@@ -29,7 +31,7 @@ pub struct Scope<'g> {
 /// The first shape that did not fit, with its op and place.
 pub fn build(model: impl FnOnce(&Scope)) -> Result<Graph> {
     let state = RefCell::default();
-    model(&Scope { state: &state, path: String::new(), head: false });
+    model(&Scope { state: &state, path: String::new(), head: false, batch_statistics: false });
     let State { graph, error } = state.into_inner();
     error.map_or(Ok(graph), Err)
 }
@@ -37,12 +39,22 @@ pub fn build(model: impl FnOnce(&Scope)) -> Result<Graph> {
 impl Scope<'_> {
     /// The module `name` inside this one.
     pub fn at(&self, name: impl AsRef<str>) -> Self {
-        Self { state: self.state, path: self.name(name.as_ref()), head: self.head }
+        Self { path: self.name(name.as_ref()), ..self.here() }
     }
 
     /// The same place, with its weight matrices counted to the task head ([`Kind::Head`]).
     pub fn head(&self) -> Self {
-        Self { state: self.state, path: self.path.clone(), head: true }
+        Self { head: true, ..self.here() }
+    }
+
+    /// The same place, where batch normalisations take the statistics of their batch (as they do in training) in place
+    /// of the running ones, and mark them by the running ones' names.
+    pub fn batch_statistics(&self) -> Self {
+        Self { batch_statistics: true, ..self.here() }
+    }
+
+    fn here(&self) -> Self {
+        Self { state: self.state, path: self.path.clone(), head: self.head, batch_statistics: self.batch_statistics }
     }
 
     fn name(&self, name: &str) -> String {
@@ -156,9 +168,23 @@ impl Scope<'_> {
         s.linear_by(x, w, b)
     }
 
+    /// [`Scope::linear`] without a bias.
+    pub fn linear_unbiased(&self, name: &str, x: Value, n: usize) -> Value {
+        let w = self.at(name).param("weight", &[n, self.dim(x, -1)], Kind::Weight);
+        self.at(name).apply(Linear, &[x, w])
+    }
+
     /// x Wᵀ + b of parameters that are there already.
     pub fn linear_by(&self, x: Value, w: Value, b: Value) -> Value {
         self.apply(Linear, &[x, w, b])
+    }
+
+    /// `name.weight` [outputs, C/groups, kh, kw] and, where there is a bias, `name.bias` \[outputs\] on x [N, C, H, W].
+    pub fn conv2d(&self, name: &str, x: Value, outputs: usize, kernel: [usize; 2], op: Conv2d, bias: bool) -> Value {
+        let s = self.at(name);
+        let w = s.param("weight", &[outputs, self.dim(x, 1) / op.groups.max(1), kernel[0], kernel[1]], Kind::Weight);
+        let b = bias.then(|| s.param("bias", &[outputs], Kind::Bias));
+        s.apply(op, &[x, w].into_iter().chain(b).collect::<Vec<_>>())
     }
 
     pub fn add(&self, a: Value, b: Value) -> Value {
@@ -173,9 +199,74 @@ impl Scope<'_> {
         s.apply(LayerNorm { eps }, &[x, w, b])
     }
 
+    /// `name.weight`, `bias` and the running averages `running_mean` and `running_var`, all \[C\], on x [N, C, ..].
+    pub fn batch_norm(&self, name: &str, x: Value, eps: f32) -> Value {
+        let (s, c) = (self.at(name), self.dim(x, 1));
+        let w = s.param("weight", &[c], Kind::Norm);
+        let b = s.param("bias", &[c], Kind::Bias);
+        let running = ["running_mean", "running_var"].map(|name| (name, s.param(name, &[c], Kind::Statistic)));
+        let moments = [Moment::Mean, Moment::Variance];
+        let [mean, variance] = match self.batch_statistics {
+            false => running.map(|r| r.1),
+            true => [0, 1].map(|i| {
+                let value = s.apply(moments[i], &[x]);
+                s.mark(&s.name(running[i].0), value);
+                value
+            }),
+        };
+        s.apply(BatchNorm { eps }, &[x, mean, variance, w, b])
+    }
+
+    pub fn max_pool(&self, windows: Windows, x: Value) -> Value {
+        self.apply(MaxPool { windows }, &[x])
+    }
+
+    pub fn average_pool(&self, op: AveragePool, x: Value) -> Value {
+        self.apply(op, &[x])
+    }
+
+    /// [N, ..] as [N, k].
+    pub fn flatten(&self, x: Value) -> Value {
+        self.apply(Flatten, &[x])
+    }
+
     /// q, k, v [B, S, H D] with their heads side by side, mask [B, S] (1: attend, 0: padding).
     pub fn attention(&self, heads: usize, q: Value, k: Value, v: Value, mask: Value) -> Value {
         self.apply(Attention { heads }, &[q, k, v, mask])
+    }
+
+    /// [`Scope::attention`] without padding.
+    pub fn attention_to_all(&self, heads: usize, q: Value, k: Value, v: Value) -> Value {
+        self.apply(Attention { heads }, &[q, k, v])
+    }
+
+    /// The convolution `name.weight` [hidden, C, p, q] and `name.bias` of images x [N, C, H, W] whose stride is its
+    /// kernel: a row a patch, [N, (H/p) (W/q), hidden].
+    pub fn patch_embedding(&self, name: &str, x: Value, (height, width): (usize, usize), hidden: usize) -> Value {
+        let s = self.at(name);
+        let w = s.param("weight", &[hidden, self.dim(x, 1), height, width], Kind::Weight);
+        let b = s.param("bias", &[hidden], Kind::Bias);
+        s.linear_by(s.apply(Patches { height, width }, &[x]), w, b)
+    }
+
+    /// Tokens [1, 1, H] before those of each sample of x [B, S, H].
+    pub fn prepend(&self, tokens: &[Value], x: Value) -> Value {
+        self.apply(Prepend, &[&[x], tokens].concat())
+    }
+
+    /// x [B, S, H] plus the first S rows of a table [1, P, H].
+    pub fn add_positions_of(&self, x: Value, table: Value) -> Value {
+        self.apply(AddPosition, &[x, table])
+    }
+
+    /// Position embeddings [1, P, H] for another grid of patches.
+    pub fn interpolate(&self, how: Interpolate, table: Value) -> Value {
+        self.apply(how, &[table])
+    }
+
+    /// (a + b) / 2.
+    pub fn mean(&self, a: Value, b: Value) -> Value {
+        self.apply(Mean, &[a, b])
     }
 
     pub fn activation(&self, f: Activation, x: Value) -> Value {

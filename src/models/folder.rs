@@ -190,7 +190,8 @@ impl Names {
         let prefix = config.base_prefix().unwrap_or_default();
         let base_source = !prefix.is_empty() && source.is_some_and(|s| s.is_base(prefix));
         let same_task = source.is_none_or(|s| s.raw.get("architectures") == raw.get("architectures"));
-        let pooler = !config.task().architectures.iter().any(|class| class == "BertForMaskedLM");
+        let pooler = !matches!(config, Config::Vit(_))
+            && !config.task().architectures.iter().any(|class| class == "BertForMaskedLM");
         Self {
             prefix,
             base_source,
@@ -206,7 +207,9 @@ impl Names {
     }
 
     fn carried(&self, name: &str) -> Option<String> {
-        let of_base = ["embeddings.", "encoder.", "pooler.", "transformer."].iter().any(|part| name.starts_with(part));
+        let of_base = ["embeddings.", "encoder.", "pooler.", "transformer.", "layernorm."]
+            .iter()
+            .any(|part| name.starts_with(part));
         let name = match self.base_source && !self.base_output && of_base {
             true => format!("{}{name}", self.prefix),
             false => name.to_string(),

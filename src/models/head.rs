@@ -1,5 +1,5 @@
 //! What stands on top of the network: read from a config, chosen anew, written back into a config.
-use super::config::{Config, ProblemType, RawConfig};
+use super::config::{Config, ProblemType, RawConfig, VitConfig};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ impl Config {
     pub fn head(&self, place: &str, wanted: Option<Head>) -> Result<Head> {
         let task = self.task();
         let labels = task.labels.len();
-        let hint = "fipk does sequence classification, one-number regression and, for BERT, masked language models";
+        let hint =
+            "fipk does sequence and image classification, one-number regression and, for BERT, masked language models";
         let unsupported = |what: String| Err(Error::unsupported(place, what, hint));
         let head = match wanted {
             Some(head) => head,
@@ -30,26 +31,34 @@ impl Config {
                 (Self::Bert(_), Some("BertForMaskedLM" | "BertForPreTraining")) => Head::MaskedLm,
                 (Self::Bert(_), None | Some("BertModel")) => Head::None,
                 (Self::DistilBert(_), None | Some("DistilBertModel")) => Head::None,
+                (Self::Vit(_), None | Some("ViTModel" | "DeiTModel")) => Head::None,
+                (Self::ResNet(_), None | Some("ResNetModel")) => Head::None,
                 (Self::Bert(_), Some("BertForSequenceClassification"))
                 | (Self::DistilBert(_), Some("DistilBertForSequenceClassification"))
-                | (Self::Mlp(_), _) => match (task.problem_type, labels) {
-                    (Some(ProblemType::MultiLabel), _) => {
-                        return unsupported("problem_type \"multi_label_classification\"".into());
+                | (
+                    Self::Vit(_),
+                    Some("ViTForImageClassification" | "DeiTForImageClassification" | VitConfig::WITH_TEACHER),
+                )
+                | (Self::ResNet(_), Some("ResNetForImageClassification"))
+                | (Self::ResNetCifar(_) | Self::Vgg(_) | Self::LeNet5(_) | Self::Mlp(_), _) => {
+                    match (task.problem_type, labels) {
+                        (Some(ProblemType::MultiLabel), _) => {
+                            return unsupported("problem_type \"multi_label_classification\"".into());
+                        }
+                        (Some(ProblemType::Regression), 2..) => {
+                            return unsupported(format!("regression to {labels} numbers"));
+                        }
+                        (Some(ProblemType::Regression), _) | (None, 1) => Head::Regression,
+                        _ => Head::Classification { labels },
                     }
-                    (Some(ProblemType::Regression), 2..) => {
-                        return unsupported(format!("regression to {labels} numbers"));
-                    }
-                    (Some(ProblemType::Regression), _) | (None, 1) => Head::Regression,
-                    _ => Head::Classification { labels },
-                },
+                }
                 (_, Some(class)) => return unsupported(format!("architecture {class:?}")),
             },
         };
         match (self, head) {
-            (Self::DistilBert(_) | Self::Mlp(_), Head::MaskedLm) => {
-                unsupported(format!("a masked language model on {}", self.model_type()))
-            }
-            (Self::Mlp(_), Head::None) => unsupported("an mlp without outputs".into()),
+            (Self::Bert(_), Head::MaskedLm) => Ok(head),
+            (_, Head::MaskedLm) => unsupported(format!("a masked language model on {}", self.model_type())),
+            (config, Head::None) if config.own() => unsupported(format!("{} without outputs", self.model_type())),
             (_, Head::Classification { labels: 0 | 1 }) => Err(Error::model(
                 place,
                 format!("wanted two classes or more, got {}", head.outputs()),
@@ -81,7 +90,11 @@ impl Head {
             (Config::Bert(_), _) => Some("BertForSequenceClassification"),
             (Config::DistilBert(_), Self::None) => Some("DistilBertModel"),
             (Config::DistilBert(_), _) => Some("DistilBertForSequenceClassification"),
-            (Config::Mlp(_), _) => None,
+            (Config::Vit(cfg), Self::None) => Some(cfg.base_class()),
+            (Config::Vit(cfg), _) => Some(cfg.class()),
+            (Config::ResNet(_), Self::None) => Some("ResNetModel"),
+            (Config::ResNet(_), _) => Some("ResNetForImageClassification"),
+            (Config::ResNetCifar(_) | Config::Vgg(_) | Config::LeNet5(_) | Config::Mlp(_), _) => None,
         };
         if let Some(class) = class {
             raw.insert("architectures".into(), json!([class]));
@@ -99,8 +112,8 @@ impl Head {
         raw.insert("id2label".into(), id2label.into());
         raw.insert("label2id".into(), label2id.into());
         raw.insert("problem_type".into(), json!(problem));
-        // `transformers` counts the labels; an mlp, and a file that has the key, say the number as well.
-        if matches!(config, Config::Mlp(_)) || raw.contains_key("num_labels") {
+        // `transformers` counts the labels; forms of fipk's own, and a file that has the key, say the number as well.
+        if config.own() || raw.contains_key("num_labels") {
             raw.insert("num_labels".into(), json!(count));
         }
         if let (Config::Mlp(_), Some(Value::Array(sizes))) = (config, raw.get_mut("sizes"))

@@ -8,8 +8,13 @@ pub mod head;
 pub mod hub;
 mod mlp;
 mod network;
+mod resnet;
+mod sample;
+mod vgg;
+mod vit;
 
 pub use config::Config;
 pub use folder::ModelFolder;
 pub use head::Head;
 pub use network::Network;
+pub use sample::{Pixels, Sample};

@@ -1,9 +1,11 @@
 //! A network that can be built at any batch shape: a config, a head, and the weights that go with them.
-use super::config::Config;
+use super::config::{Config, VitFamily};
 use super::folder::ModelFolder;
 use super::head::Head;
-use super::{bert, distilbert, mlp};
+use super::sample::{Pixels, Sample};
+use super::{bert, distilbert, mlp, resnet, vgg, vit};
 use crate::graph::{Graph, Kind, Param, Scope, Value, build};
+use crate::ops::Interpolate;
 use crate::params::{Layout, Span};
 use crate::rng::Rng;
 use crate::tensor::View;
@@ -34,11 +36,18 @@ impl Network {
         Ok(Self { config, head })
     }
 
-    /// Logits of a batch of `rows` samples of `seq` tokens (images have no tokens), in `scope`.
-    pub fn logits(&self, scope: &Scope, rows: usize, seq: usize) -> Value {
+    /// Logits of a batch of `rows` samples of so many tokens or pixels, in `scope`.
+    pub fn logits(&self, scope: &Scope, rows: usize, sample: impl Into<Sample>) -> Value {
+        let sample = sample.into();
+        let seq = sample.tokens();
         match &self.config {
             Config::Bert(cfg) => bert::logits(scope, cfg, self.head, rows, seq),
             Config::DistilBert(cfg) => distilbert::logits(scope, cfg, self.head, rows, seq),
+            Config::Vit(cfg) => vit::logits(scope, cfg, self.head, rows, sample),
+            Config::ResNet(cfg) => resnet::logits(scope, cfg, self.head, rows, sample),
+            Config::ResNetCifar(cfg) => resnet::cifar_logits(scope, cfg, self.head, rows, sample),
+            Config::Vgg(cfg) => vgg::logits(scope, cfg, self.head, rows, sample),
+            Config::LeNet5(cfg) => vgg::lenet5_logits(scope, cfg, self.head, rows, sample),
             Config::Mlp(cfg) => mlp::logits(scope, cfg, rows),
         }
     }
@@ -47,13 +56,14 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Graph`] for a batch shape that the network does not take (more tokens than positions).
-    pub fn graph(&self, rows: usize, seq: usize) -> Result<Graph> {
-        build(|s| s.mark("logits", self.logits(s, rows, seq)))
+    pub fn graph(&self, rows: usize, sample: impl Into<Sample>) -> Result<Graph> {
+        let sample = sample.into();
+        build(|s| s.mark("logits", self.logits(s, rows, sample)))
     }
 
     /// The parameters, in the order the network is built; the same for every batch shape.
     pub fn params(&self) -> Result<Vec<Param>> {
-        Ok(self.graph(1, 1)?.params)
+        Ok(self.graph(1, self.sample())?.params)
     }
 
     /// Whether the network reads tokens, and then up to how many.
@@ -61,7 +71,29 @@ impl Network {
         match &self.config {
             Config::Bert(cfg) => Some(cfg.max_position_embeddings),
             Config::DistilBert(cfg) => Some(cfg.max_position_embeddings),
-            Config::Mlp(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The `pixel_values` an image network takes; `None` for one that reads text.
+    pub fn pixels(&self) -> Option<Pixels> {
+        let (channels, (height, width)) = match &self.config {
+            Config::Bert(_) | Config::DistilBert(_) => return None,
+            Config::Vit(cfg) => (cfg.num_channels, cfg.image_size),
+            Config::ResNet(cfg) => (cfg.num_channels, cfg.image_size),
+            Config::ResNetCifar(cfg) => (cfg.num_channels, cfg.image_size),
+            Config::Vgg(cfg) => (cfg.num_channels, cfg.image_size),
+            Config::LeNet5(cfg) => (cfg.num_channels, cfg.image_size),
+            Config::Mlp(cfg) => return Some(Pixels::Flat(cfg.sizes[0])),
+        };
+        Some(Pixels::Image { channels, height, width })
+    }
+
+    /// A sample of the network's own size: its images, or one token.
+    pub fn sample(&self) -> Sample {
+        match self.pixels() {
+            Some(Pixels::Image { height, width, .. }) => Sample::Image { height, width },
+            _ => Sample::Tokens(1),
         }
     }
 
@@ -77,7 +109,7 @@ impl Network {
                 vec![("input_ids", cfg.vocab_size), ("token_type_ids", cfg.type_vocab_size), ("attention_mask", 2)]
             }
             Config::DistilBert(cfg) => vec![("input_ids", cfg.vocab_size), ("attention_mask", 2)],
-            Config::Mlp(_) => vec![],
+            _ => vec![],
         }
     }
 
@@ -91,9 +123,9 @@ impl Network {
         for (nth, span) in layout.spans().iter().enumerate() {
             let out = &mut weights[span.range()];
             match (folder.resolve(&span.name), fresh) {
-                (Some(source), _) => folder.weights.read(&source, &span.shape, out)?,
+                (Some(source), _) => self.read(folder, &source, span, out)?,
                 (None, Some(seed)) if self.in_head(span) => {
-                    self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), out)
+                    self.draw(layout, span, &mut Rng::new(seed, INITIAL + nth as u64), out)
                 }
                 (None, _) => {
                     let there: Vec<&str> = folder.weights.names().take(3).collect();
@@ -108,11 +140,28 @@ impl Network {
         Ok(weights)
     }
 
+    /// A stored tensor; position embeddings of another size of image are interpolated to the network's own.
+    fn read(&self, folder: &ModelFolder, source: &str, span: &Span, out: &mut [f32]) -> Result<()> {
+        let stored = folder.weights.info(source).map(|info| info.shape.clone()).unwrap_or_default();
+        let positions = span.name.ends_with("embeddings.position_embeddings");
+        let (&[1, count, width], Config::Vit(cfg)) = (&stored[..], &self.config) else {
+            return folder.weights.read(source, &span.shape, out);
+        };
+        let own = count == cfg.positions() || width != cfg.hidden_size;
+        let Some((special, side)) = vit::square(cfg, count).filter(|_| positions && !own) else {
+            return folder.weights.read(source, &span.shape, out);
+        };
+        let mut table = vec![0.0; count * width];
+        folder.weights.read(source, &stored, &mut table)?;
+        Interpolate { special, from: (side, side), to: cfg.grid(cfg.image_size) }.table(&table, width, out);
+        Ok(())
+    }
+
     /// Initial weights for training from nothing.
     pub fn initial(&self, layout: &Layout, seed: u64) -> Vec<f32> {
         let mut weights = vec![0.0; layout.len()];
         for (nth, span) in layout.spans().iter().enumerate() {
-            self.draw(span, &mut Rng::new(seed, INITIAL + nth as u64), &mut weights[span.range()]);
+            self.draw(layout, span, &mut Rng::new(seed, INITIAL + nth as u64), &mut weights[span.range()]);
         }
         weights
     }
@@ -122,32 +171,47 @@ impl Network {
         !span.name.starts_with(prefix) || span.name.contains("pooler")
     }
 
-    /// Hugging Face's initial weights for transformers (normal, `initializer_range`), PyTorch's for linear
-    /// layers otherwise (uniform in ±1/√fan-in).
-    fn draw(&self, span: &Span, rng: &mut Rng, out: &mut [f32]) {
-        let range = match &self.config {
-            Config::Bert(cfg) => Some(cfg.initializer_range),
-            Config::DistilBert(cfg) => Some(cfg.initializer_range),
-            Config::Mlp(_) => None,
+    /// Initial weights as the sources of each network draw them.
+    ///
+    /// Transformers: normal, `initializer_range`. Convolutional networks: He's normal numbers, by inputs in akamaster's
+    /// networks, by outputs elsewhere; torchvision's classifiers of VGG normal, 0.01. Else PyTorch's own, uniform in
+    /// ±1/√inputs.
+    fn draw(&self, layout: &Layout, span: &Span, rng: &mut Rng, out: &mut [f32]) {
+        match span.kind {
+            Kind::Norm => return out.fill(1.0),
+            Kind::Statistic => return out.fill(if span.name.ends_with("var") { 1.0 } else { 0.0 }),
+            _ => {}
+        }
+        let (outputs, inputs) = span.matrix();
+        let taps = span.shape.get(2..).unwrap_or_default().iter().product::<usize>();
+        let convolution = span.shape.len() == 4;
+        let normalised =
+            span.kind == Kind::Bias && layout.span(&weight_of(&span.name)).is_some_and(|w| w.kind == Kind::Norm);
+        let by_outputs = (2.0 / (outputs * taps).max(1) as f64).sqrt();
+        let normal = match (&self.config, span.kind) {
+            // As `transformers` begins DeiT's tokens and positions.
+            (Config::Vit(cfg), Kind::Embedding) if cfg.family == VitFamily::Deit => Some(0.0),
+            (Config::Bert(_) | Config::DistilBert(_) | Config::Vit(_) | Config::Vgg(_), Kind::Bias) => Some(0.0),
+            (Config::Bert(cfg), _) => Some(cfg.initializer_range),
+            (Config::DistilBert(cfg), _) => Some(cfg.initializer_range),
+            (Config::Vit(cfg), _) => Some(cfg.initializer_range),
+            _ if normalised => Some(0.0),
+            (Config::ResNetCifar(_), Kind::Weight | Kind::Head) => Some((2.0 / inputs as f64).sqrt()),
+            (Config::ResNet(_) | Config::Vgg(_), Kind::Weight) if convolution => Some(by_outputs),
+            (Config::Vgg(_), _) => Some(0.01),
+            _ => None,
         };
-        match (span.kind, range) {
-            (Kind::Norm, _) => out.fill(1.0),
-            (Kind::Bias, Some(_)) => out.fill(0.0),
-            (_, Some(std)) => out.iter_mut().for_each(|w| *w = rng.normal() * std as f32),
-            (_, None) => {
-                let bound = 1.0 / (self.fan_in(span) as f32).sqrt();
+        match normal {
+            Some(0.0) => out.fill(0.0),
+            Some(std) => out.iter_mut().for_each(|w| *w = rng.normal() * std as f32),
+            None => {
+                let inputs = match span.kind {
+                    Kind::Bias => layout.span(&weight_of(&span.name)).map_or(span.len, |w| w.matrix().1),
+                    _ => inputs,
+                };
+                let bound = 1.0 / (inputs as f32).sqrt();
                 out.iter_mut().for_each(|w| *w = (2.0 * rng.uniform() - 1.0) * bound);
             }
-        }
-    }
-
-    fn fan_in(&self, span: &Span) -> usize {
-        match (&self.config, span.kind) {
-            (Config::Mlp(cfg), Kind::Bias) => {
-                let layer = cfg.layers.iter().position(|l| span.name.strip_suffix(".bias") == Some(l));
-                layer.map_or(span.len, |l| cfg.sizes[l])
-            }
-            _ => span.matrix().1,
         }
     }
 
@@ -155,4 +219,9 @@ impl Network {
     pub fn tensors<'a>(&self, layout: &'a Layout, weights: &'a [f32]) -> Vec<(&'a str, View<'a>)> {
         layout.spans().iter().map(|s| (s.name.as_str(), View { data: &weights[s.range()], shape: &s.shape })).collect()
     }
+}
+
+/// The weight that stands beside a bias.
+fn weight_of(bias: &str) -> String {
+    format!("{}weight", bias.strip_suffix("bias").unwrap_or(bias))
 }

@@ -4,17 +4,18 @@
 //! compute the probabilities anew, a block of queries at a time (as Dao et al. 2022 do on a GPU). A task is one
 //! head of one sample; keys after the last unmasked one are left out, which is exact.
 use super::gemm::{Strides, Threads, product};
-use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, math, simd};
+use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, math, simd};
 use crate::dual::Dual;
-use crate::gpu::Queue;
+use crate::gpu::{Dtype, Queue};
 use crate::tensor::{Element, Shape, View};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-mod cuda;
+pub mod config;
+pub mod cuda;
 
-/// Inputs: q, k, v [B, S, H D], the heads side by side in the last axis, and mask [B, S] (0: a padding key,
-/// else attend). Saves log Σ exp of the scores as [B, H, S]. A query with no key to attend to gives zeros.
+/// Inputs: q, k, v [B, S, H D], the heads side by side in the last axis, and where there is padding mask [B, S] (0: a
+/// padding key, else attend). Saves log Σ exp of the scores as [B, H, S]. A query with no key to attend to gives zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub heads: usize,
@@ -104,10 +105,16 @@ impl Dims {
     fn head<'a>(&self, x: &[View<'a>], task: usize, bias: &'a mut Vec<f32>) -> Head<'a> {
         let Self { seq, heads, dim, .. } = *self;
         let (sample, head) = (task / heads, task % heads);
-        let mask = &x[3].indices()[sample * seq..(sample + 1) * seq];
-        let keys = mask.iter().rposition(|m| *m != 0).map_or(0, |last| last + 1);
+        let mask = x.get(3).map(|mask| &mask.indices()[sample * seq..(sample + 1) * seq]);
+        let last = |mask: &[i32]| mask.iter().rposition(|m| *m != 0).map_or(0, |last| last + 1);
+        let keys = mask.map_or(seq, last);
         let bias = first(bias, keys);
-        bias.iter_mut().zip(mask).for_each(|(b, m)| *b = if *m == 0 { f32::NEG_INFINITY } else { 0.0 });
+        match mask {
+            Some(mask) => {
+                bias.iter_mut().zip(mask).for_each(|(b, m)| *b = if *m == 0 { f32::NEG_INFINITY } else { 0.0 })
+            }
+            None => bias.fill(0.0),
+        }
         let at = (sample * seq * heads + head) * dim;
         Head { seq, dim, width: heads * dim, at, keys, bias, q: x[0].data, k: x[1].data, v: x[2].data }
     }
@@ -228,17 +235,17 @@ impl Op for Attention {
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
         match *x {
-            [&[b, s, c], k, v, mask]
+            [&[b, s, c], k, v, ref mask @ ..]
                 if k == x[0]
                     && v == x[0]
-                    && *mask == [b, s]
+                    && (mask.is_empty() || *mask == [&[b, s]])
                     && c % self.heads.max(1) == 0
                     && b * s * c * self.heads > 0 =>
             {
                 Ok(vec![b, s, c])
             }
             _ => Err(format!(
-                "wants q, k, v [B, S, C], C a multiple of {} heads, and mask [B, S]; got {x:?}",
+                "wants q, k, v [B, S, C], C a multiple of {} heads, and mask [B, S] or none; got {x:?}",
                 self.heads
             )),
         }
@@ -268,7 +275,8 @@ impl Op for Attention {
         let dim = width / self.heads;
         let root = Dual::constant((dim as f64).sqrt());
         for b in 0..batch {
-            let keys: Vec<usize> = (b * seq..(b + 1) * seq).filter(|&j| x[3].data[j].re != 0.0).collect();
+            let attended = |j: &usize| x.get(3).is_none_or(|mask| mask.data[*j].re != 0.0);
+            let keys: Vec<usize> = (b * seq..(b + 1) * seq).filter(attended).collect();
             for (i, head) in (b * seq..(b + 1) * seq).flat_map(|i| (0..self.heads).map(move |head| (i, head))) {
                 let columns = head * dim..(head + 1) * dim;
                 let dot = |j: &usize| {
@@ -392,10 +400,18 @@ impl Op for Attention {
         });
     }
     fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
-        cuda::scratch(pass, self.saved(x))
+        let mask = if x.len() == 3 { 4 * x[0][0] * x[0][1] } else { 0 };
+        cuda::scratch(pass, self.saved(x)).next_multiple_of(16) + mask
     }
+    /// The kernels take a mask: where there is none, one of ones stands behind their scratch.
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
-        cuda::run(*self, pass, io, queue)
+        let &[q, k, v] = io.x else { return cuda::run(*self, pass, io, queue) };
+        let (shape, rows) = (&q.shape[..2], q.shape[0] * q.shape[1]);
+        let saved = rows * self.heads;
+        let at = queue.scratch.offset(cuda::scratch(pass, saved).next_multiple_of(16));
+        queue.device.fill(at, 1, rows)?;
+        let x = [q, k, v, DeviceTensor { at, dtype: Dtype::F32, shape }];
+        cuda::run(*self, pass, &DeviceIo { x: &x, ..*io }, queue)
     }
 }
 

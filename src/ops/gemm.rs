@@ -5,10 +5,14 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+mod config;
 pub mod cuda;
+mod epilogue;
 pub mod naive;
 mod shape;
-pub use shape::{GemmConfig, GemmShape, Layout, Tile};
+pub use config::{Family, GemmConfig, Tile};
+pub use epilogue::Epilogue;
+pub use shape::{GemmShape, Layout};
 
 /// Whether a product takes every thread of the pool, or the caller already runs in parallel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
-//! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors.
+//! y = x Wᵀ + b, with x [.., k], W [n, k] and b [n] (or none): a row of W for each output, as in safetensors. The
+//! kernel of a convolution [n, c, p, q] is such a W too, k being c p q.
 use super::column_sums as device_sums;
-use super::gemm::cuda::{Epilogue, product};
-use super::gemm::{GemmShape, Layout, nn, nt, tn};
+use super::gemm::cuda::product;
+use super::gemm::{Epilogue, GemmShape, Layout, nn, nt, tn};
 use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
 use crate::gpu::{Dtype, Ptr, Queue};
@@ -41,8 +42,7 @@ pub(crate) fn column_sums(gy: &[f32], g: &mut Cotangent) {
 /// Bytes that a product takes on a device, whatever it is stored in.
 fn product_scratch(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize) -> usize {
     let [a, b, c] = [Dtype::F32; 3];
-    let shape = GemmShape { layout, m, n, k, pairs, a, b, c };
-    shape.config().scratch(&shape)
+    GemmShape { layout, m, n, k, pairs, a, b, c }.scratch()
 }
 
 impl Op for Linear {
@@ -50,10 +50,10 @@ impl Op for Linear {
         "linear"
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        let (&[ref lead @ .., k], &[n, wk]) = (x[0], x[1]) else {
+        let (&[ref lead @ .., k], &[n, _, ..]) = (x[0], x[1]) else {
             return Err(format!("wants x [.., k], W [n, k], b [n]; got {x:?}"));
         };
-        if k != wk || x.get(2).is_some_and(|b| *b != [n]) {
+        if k != numel(&x[1][1..]) || x.get(2).is_some_and(|b| *b != [n]) {
             return Err(format!("x, W and b do not fit: {x:?}"));
         }
         Ok([lead, &[n]].concat())
@@ -106,7 +106,7 @@ impl Op for Linear {
         }
     }
     fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
-        let (n, k) = (x[1].shape[0], x[1].shape[1]);
+        let (n, k) = (x[1].shape[0], numel(&x[1].shape[1..]));
         let m = numel(x[0].shape) / k;
         if let Some(g) = &mut gx[0] {
             nn((m, n, k), gy, x[1].data, g.add, g.data);
@@ -138,7 +138,7 @@ impl Op for Linear {
         let (x, w, (m, k), n) = (io.x[0], io.x[1], io.x[0].rows_cols(), io.x[1].shape[0]);
         let bias = |b: Option<DeviceTensor>| -> crate::Result<Epilogue> {
             let bias = b.map_or(Ok(Ptr::NULL), |b| b.stored(Dtype::F32, "linear", "bias"))?;
-            Ok(Epilogue { bias, add: false })
+            Ok(Epilogue { bias, ..Epilogue::NONE })
         };
         match pass {
             Pass::Forward => product(queue, Layout::Nt, (m, n, k), &[(x, w)], &io.y, bias(io.x.get(2).copied())?),

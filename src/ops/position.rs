@@ -1,4 +1,4 @@
-//! y[b, s] = x[b, s] + table[s]: learned positions, x [B, S, H] and table [P, H] with P >= S.
+//! y[b, s] = x[b, s] + table[s]: learned positions, x [B, S, H] and table [P, H] (or [1, P, H]) with P >= S.
 use super::device::packs;
 use super::sum_rows::sum_rows;
 use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
@@ -55,7 +55,7 @@ impl Op for AddPosition {
         "add_position"
     }
     fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
-        let &[&[_, s, h], &[p, width]] = x else {
+        let &[&[_, s, h], &[p, width] | &[1, p, width]] = x else {
             return Err(format!("wants x [B, S, H], table [P, H]; got {x:?}"));
         };
         if h != width {

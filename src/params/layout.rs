@@ -41,7 +41,7 @@ impl Span {
     }
     /// Matrices decay; norms and biases do not (as in Hugging Face's and BERT's own training code).
     pub fn decays(&self) -> bool {
-        !matches!(self.kind, Kind::Norm | Kind::Bias)
+        !matches!(self.kind, Kind::Norm | Kind::Bias | Kind::Statistic)
     }
 }
 
@@ -122,9 +122,9 @@ impl Layout {
     pub fn count(&self, role: Role) -> usize {
         self.with_role(role).map(|s| s.len).sum()
     }
-    /// How many numbers the network has.
+    /// How many numbers the network has; running statistics are not among them.
     pub fn parameters(&self) -> usize {
-        self.spans.iter().map(|s| s.len).sum()
+        self.spans.iter().filter(|s| s.kind != Kind::Statistic).map(|s| s.len).sum()
     }
 }
 

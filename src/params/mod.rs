@@ -1,5 +1,6 @@
 //! Weight space: one flat layout for every vector of it, and the files that weights come from and go to.
 pub mod atomic;
+pub mod delta;
 pub mod header;
 mod layout;
 mod roles;

@@ -69,7 +69,7 @@ impl Roles {
         }
         let role = |p: &Param| {
             let wanted = if self.include.is_empty() { p.kind == Kind::Weight } else { include.matches(p) };
-            match (freeze.matches(p), wanted && !exclude.matches(p)) {
+            match (freeze.matches(p) || p.kind == Kind::Statistic, wanted && !exclude.matches(p)) {
                 (true, _) => Role::Frozen,
                 (_, true) => Role::Prunable,
                 _ => Role::Free,

@@ -82,6 +82,9 @@ pub struct Step {
     /// ‖gradient‖₂ before clipping.
     pub gradient_norm: f64,
     pub milliseconds: f64,
+    /// Of these, what was spent waiting for data.
+    #[serde(default)]
+    pub data_wait: f64,
     /// Examples in this step, over all accumulated batches.
     pub examples: u64,
 }

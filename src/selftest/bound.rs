@@ -116,6 +116,6 @@ impl Bound {
             dy: dy.map(|m| at_y(m.at())),
             gx: &gx,
         };
-        op.cuda(pass, &io, &Queue { device: &*self.device, scratch })
+        op.cuda(pass, &io, &Queue::new(&*self.device, scratch))
     }
 }

@@ -1,8 +1,9 @@
 //! The op table: every op on awkward sizes.
 use super::case::{Case, Input, Role};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
-    SquaredError,
+    Activation, Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance, Embedding,
+    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend, SelectToken, SquaredError,
+    Subsample, Windows,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -79,9 +80,9 @@ pub fn cases(seed: u64) -> Vec<Case> {
         far.data.iter_mut().for_each(|v| *v += 30.0);
         put(Box::new(LayerNorm { eps: 1e-5 }), 8.0, vec![far, m.scales(n), m.parameter(n, 1.0)]);
     }
-    // The widths that kernels are made for, and one that takes two of them, among the heads.
+    // The widths that kernels are made for, odd ones, and one that takes two of the portable, among the heads.
     let small = [(1, 1, 1, 1), (2, 3, 2, 5), (3, 31, 3, 7), (1, 33, 1, 32), (2, 257, 2, 13)];
-    let wide = [(2, 33, 1, 64), (1, 31, 2, 80), (1, 65, 1, 128), (1, 7, 1, 160)];
+    let wide = [(2, 33, 1, 64), (1, 31, 2, 80), (1, 65, 1, 128), (1, 7, 1, 160), (1, 70, 1, 48), (2, 33, 1, 96)];
     for (b, s, heads, d) in small.into_iter().chain(wide) {
         let shape = [b, s, heads * d];
         let qkv = [m.normal(&shape, 1.0), m.normal(&shape, 1.0), m.normal(&shape, 1.0)];
@@ -90,6 +91,7 @@ pub fn cases(seed: u64) -> Vec<Case> {
         let mut mask = m.mask(b, s);
         mask.data[(b - 1) * s..].fill(0.0);
         put(Box::new(Attention { heads }), 16.0, [&qkv[..], &[mask]].concat());
+        put(Box::new(Attention { heads }), 16.0, qkv.to_vec());
     }
     for (ids, v, h) in
         [(&[1][..], 1, 1), (&[7], 5, 3), (&[2, 31], 2, 33), (&[3, 5], 61, 1), (&[2, 37], 5, 40), (&[3, 101], 257, 129)]
@@ -102,6 +104,7 @@ pub fn cases(seed: u64) -> Vec<Case> {
     for (b, s, h, index) in [(1, 1, 1, 0), (2, 3, 5, 2), (31, 7, 33, 0), (5, 3, 40, 1), (67, 13, 31, 5)] {
         put(Box::new(SelectToken { index }), 0.0, vec![m.normal(&[b, s, h], 1.0)]);
     }
+    vision(m, &mut put);
     for (rows, c) in [(&[1][..], 1), (&[1], 2), (&[7], 3), (&[2, 5], 31), (&[33], 5), (&[3, 67], 331)] {
         let scores = [rows, &[c]].concat();
         let weights = m.weights(rows);
@@ -111,5 +114,111 @@ pub fn cases(seed: u64) -> Vec<Case> {
             put(Box::new(d), 4.0, vec![m.normal(&scores, 3.0), m.normal(&scores, 3.0), weights.clone()]);
         }
     }
+    for (x, w, op, bias) in convolutions() {
+        let mut inputs = vec![m.normal(&x, 1.0), m.parameter(&w, 0.5)];
+        inputs.extend(bias.then(|| m.parameter(&w[..1], 1.0)));
+        put(Box::new(op), 8.0, inputs);
+    }
+    for shape in [&[1, 1][..], &[7, 3], &[2, 3, 1, 1], &[3, 5, 7, 9], &[2, 31, 4, 4], &[5, 7, 33, 31]] {
+        let c = &shape[1..2];
+        let (mean, mut variance) = (m.parameter(c, 0.5), m.scales(c));
+        variance.data.iter_mut().for_each(|v| *v = v.abs() + 0.1);
+        let inputs = vec![m.normal(shape, 1.0), mean, variance, m.scales(c), m.parameter(c, 1.0)];
+        put(Box::new(BatchNorm { eps: 1e-5 }), 8.0, inputs);
+        // Far from zero, where a variance by E x² - (E x)² would lose its digits.
+        let mut far = m.normal(shape, 1.0);
+        far.data.iter_mut().for_each(|v| *v += 30.0);
+        for moment in [Moment::Mean, Moment::Variance] {
+            put(Box::new(moment), 8.0, vec![m.normal(shape, 1.0)]);
+            put(Box::new(moment), 8.0, vec![far.clone()]);
+        }
+        put(Box::new(Flatten), 0.0, vec![m.normal(shape, 1.0)]);
+    }
+    for (x, windows) in pools() {
+        put(Box::new(MaxPool { windows }), 0.0, vec![m.normal(&x, 1.0)]);
+        for count_padding in [false, true] {
+            put(Box::new(AveragePool { windows, count_padding }), 8.0, vec![m.normal(&x, 1.0)]);
+        }
+    }
+    for (x, stride, pad) in [([1, 1, 1, 1], 1, 0), ([2, 3, 7, 5], 2, 1), ([3, 16, 8, 8], 2, 8), ([5, 4, 33, 31], 3, 0)]
+    {
+        put(Box::new(Subsample { stride, pad }), 0.0, vec![m.normal(&x, 1.0)]);
+    }
     cases
+}
+
+/// x, and windows that overlap, leave pixels out, reach into padding or past the end, or adapt to the output.
+fn pools() -> Vec<([usize; 4], Windows)> {
+    let strided = |kernel, stride, padding, ceil| Windows::Strided { kernel, stride, padding, ceil };
+    vec![
+        ([1, 1, 1, 1], Windows::square(1, 1, 0)),
+        ([2, 3, 8, 6], Windows::square(2, 2, 0)),
+        ([2, 3, 9, 7], Windows::square(3, 2, 1)),
+        ([1, 2, 6, 6], strided([3, 2], [2, 3], [1, 0], true)),
+        ([3, 2, 7, 8], strided([2, 2], [2, 2], [1, 1], true)),
+        ([2, 5, 5, 7], Windows::global()),
+        ([2, 3, 7, 5], Windows::Adaptive { to: [3, 2] }),
+        ([1, 2, 2, 3], Windows::Adaptive { to: [4, 3] }),
+        ([5, 9, 31, 33], Windows::square(3, 2, 1)),
+    ]
+}
+
+/// x, W, how, and whether with a bias: strides, padding, dilation, groups, depthwise; kernels of one tap, of one row
+/// and larger than the image; and sizes that leave columns over.
+fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv2d, bool)> {
+    let (plain, square) = (Conv2d::default(), Conv2d::square);
+    vec![
+        ([1, 1, 1, 1], [1, 1, 1, 1], plain, false),
+        ([2, 3, 5, 7], [5, 3, 1, 1], plain, true),
+        ([2, 3, 6, 5], [2, 3, 1, 1], square(2, 0), false),
+        ([2, 3, 8, 8], [5, 3, 3, 3], square(1, 1), true),
+        ([3, 2, 9, 7], [3, 2, 3, 3], square(2, 1), false),
+        ([1, 2, 15, 13], [3, 2, 7, 7], square(2, 3), false),
+        ([2, 1, 12, 11], [3, 1, 5, 5], plain, true),
+        ([1, 3, 8, 12], [7, 3, 4, 4], square(4, 0), true),
+        ([1, 2, 7, 9], [2, 2, 1, 3], Conv2d { stride: [2, 1], padding: [0, 2], ..plain }, true),
+        ([2, 2, 11, 10], [3, 2, 3, 2], Conv2d { dilation: [2, 3], padding: [1, 2], ..plain }, false),
+        ([1, 1, 9, 11], [2, 1, 3, 3], Conv2d { stride: [3, 2], dilation: [2, 2], padding: [3, 1], groups: 1 }, false),
+        ([2, 6, 5, 6], [4, 3, 3, 3], Conv2d { groups: 2, ..square(1, 1) }, true),
+        ([1, 5, 7, 6], [5, 1, 3, 3], Conv2d { groups: 5, ..square(1, 1) }, false),
+        ([1, 3, 9, 9], [6, 1, 3, 3], Conv2d { groups: 3, ..square(2, 1) }, true),
+        ([1, 2, 3, 2], [2, 2, 5, 5], square(1, 2), false),
+        ([9, 17, 6, 6], [19, 17, 3, 3], square(1, 1), true),
+        ([3, 4, 19, 35], [33, 4, 3, 3], square(1, 1), false),
+    ]
+}
+
+/// From images to tokens.
+fn vision(m: &mut Make, put: &mut dyn FnMut(Box<dyn Op>, f64, Vec<Input>)) {
+    // With pixels that fill no patch, and patches of one pixel.
+    for (shape, height, width) in [
+        ([1, 1, 1, 1], 1, 1),
+        ([2, 3, 8, 8], 4, 4),
+        ([3, 2, 7, 11], 3, 2),
+        ([1, 3, 5, 6], 1, 6),
+        ([5, 3, 34, 33], 8, 16),
+    ] {
+        put(Box::new(Patches { height, width }), 0.0, vec![m.normal(&shape, 1.0)]);
+    }
+    // A convolution's kernel.
+    put(
+        Box::new(Linear),
+        8.0,
+        vec![m.normal(&[2, 5, 24], 1.0), m.parameter(&[7, 2, 3, 4], 0.5), m.parameter(&[7], 1.0)],
+    );
+    for (b, s, h, tokens) in [(1, 1, 1, 1), (2, 3, 5, 2), (3, 31, 33, 1), (17, 4, 40, 4), (5, 101, 67, 2)] {
+        let x = m.normal(&[b, s, h], 1.0);
+        let tokens = (0..tokens).map(|_| m.parameter(&[1, 1, h], 1.0));
+        put(Box::new(Prepend), 4.0, std::iter::once(x).chain(tokens.collect::<Vec<_>>()).collect());
+    }
+    put(Box::new(AddPosition), 1.0, vec![m.normal(&[3, 7, 5], 1.0), m.parameter(&[1, 7, 5], 1.0)]);
+    for (special, from, to, h) in
+        [(0, (1, 1), (1, 1), 1), (1, (2, 2), (3, 5), 3), (2, (4, 4), (3, 2), 33), (1, (7, 7), (12, 9), 67)]
+    {
+        let table = m.parameter(&[1, special + from.0 * from.1, h], 1.0);
+        put(Box::new(Interpolate { special, from, to }), 16.0, vec![table]);
+    }
+    for shape in [&[1][..], &[3, 7], &[131, 67]] {
+        put(Box::new(Mean), 1.0, vec![m.normal(shape, 1.0), m.normal(shape, 1.0)]);
+    }
 }

@@ -1,6 +1,6 @@
 //! The list of checks, and running what a filter names.
 use super::row::Row;
-use super::{cases, flat, ops, products, record, wrappers};
+use super::{attention, cases, flat, ops, products, record, wrappers};
 use crate::Result;
 use crate::gpu::{Device, Dtype};
 use std::rc::Rc;
@@ -23,15 +23,21 @@ impl Check {
     }
 }
 
+/// Ops without kernels: they run on the host alone, and devices say so.
+const HOST_ONLY: [&str; 8] =
+    ["conv2d", "batch_norm", "mean", "variance", "flatten", "max_pool", "average_pool", "subsample"];
+
 /// All checks, on numbers drawn from `seed`.
 pub fn checks(seed: u64) -> Vec<Check> {
     let mut all: Vec<Check> = Vec::new();
-    for case in cases(seed).into_iter().map(Rc::new) {
+    let cases = cases(seed).into_iter().filter(|case| !HOST_ONLY.contains(&case.op.name()));
+    for case in cases.map(Rc::new) {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let (names, case) = (ops::names(&case), case.clone());
             all.push(Check { names, run: Box::new(move |device| ops::check_op(device, &case, dtype)) });
         }
     }
+    all.extend(attention::checks(seed));
     all.extend(flat::checks(seed));
     all.extend(products::checks(seed));
     all.extend(wrappers::checks(seed));

@@ -1,5 +1,6 @@
 //! Kernels against the host on a device: the table of ops on awkward sizes, and the list of checks that `fipk selftest`
 //! prints.
+mod attention;
 mod bound;
 mod case;
 mod cases;

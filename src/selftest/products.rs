@@ -6,9 +6,9 @@ use super::memory::{download, poisoned, upload};
 use super::row::{Row, Tolerance, judge};
 use crate::Result;
 use crate::gpu::{Device, Dtype, Memory, Ptr, Queue};
-use crate::ops::gemm::cuda::{Epilogue, product_as};
+use crate::ops::gemm::cuda::product_as;
 use crate::ops::gemm::naive::naive;
-use crate::ops::gemm::{GemmConfig, GemmShape, Layout, Tile};
+use crate::ops::gemm::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile};
 use crate::rng::Rng;
 use std::rc::Rc;
 
@@ -22,7 +22,9 @@ pub(super) fn checks(seed: u64) -> Vec<Check> {
         names: vec!["gemm_naive".into()],
         run: Box::new(move |device| collect("gemm_naive", judge_rows(device, seed))),
     };
-    let kernels = LAYOUTS.into_iter().flat_map(|layout| Tile::ALL.map(|tile| (layout, tile)));
+    let kernels = LAYOUTS
+        .into_iter()
+        .flat_map(|layout| Family::Simt.tiles(Dtype::F32).into_iter().map(move |tile| (layout, tile)));
     let kernels = kernels.map(|(layout, tile)| {
         let name = format!("gemm_{}_{}x{}", layout.name(), tile.rows, tile.columns);
         let names = vec![name.clone()];
@@ -61,7 +63,7 @@ fn rows(device: &Rc<dyn Device>, seed: u64, name: &str, layout: Layout, tile: Ti
             let shape = GemmShape { layout, m: 131, n: 67, k: 70, pairs, a, b, c };
             let numbers = Numbers::new(&shape, seed);
             let (want, scale) = by_naive(device, &shape, &numbers, whole)?;
-            let config = GemmConfig { tile, split };
+            let config = GemmConfig { family: Family::Simt, tile, stages: Family::Simt.stages(), split };
             let got = by_kernels(device, &shape, &numbers, config, whole)?;
             let tolerance = match c {
                 Dtype::F32 => Tolerance::Ulps(ULPS),
@@ -77,7 +79,7 @@ fn rows(device: &Rc<dyn Device>, seed: u64, name: &str, layout: Layout, tile: Ti
 
 /// `whole`: with the bias, and added to what is there.
 fn epilogue(whole: bool, bias: &Memory) -> Epilogue {
-    Epilogue { bias: if whole { bias.at() } else { Ptr::NULL }, add: whole }
+    Epilogue { bias: if whole { bias.at() } else { Ptr::NULL }, add: whole, ..Epilogue::NONE }
 }
 
 fn by_kernels(
@@ -92,7 +94,7 @@ fn by_kernels(
     let bias = upload(device, &numbers.bias, Dtype::F32)?;
     let c = start(device, numbers, shape.c, whole)?;
     let scratch = poisoned(device, config.scratch(shape))?;
-    let queue = Queue { device: &**device, scratch: scratch.at() };
+    let queue = Queue::new(&**device, scratch.at());
     let operands: Vec<(Ptr, Ptr)> = pairs.iter().map(|[a, b]| (a.at(), b.at())).collect();
     product_as(config, &queue, shape, &operands, c.at(), epilogue(whole, &bias))?;
     download(device, &c, shape.c)
@@ -112,7 +114,7 @@ fn by_naive(
     let exact = GemmShape { pairs: 1, c: Dtype::F32, ..*shape };
     let bias = upload(device, &numbers.bias, Dtype::F32)?;
     let c = start(device, numbers, Dtype::F32, whole)?;
-    let queue = Queue { device: &**device, scratch: Ptr::NULL };
+    let queue = Queue::new(&**device, Ptr::NULL);
     for (i, [a, b]) in numbers.pairs.iter().enumerate() {
         let (a, b) = (upload(device, a, shape.a)?, upload(device, b, shape.b)?);
         let first = epilogue(whole, &bias);
@@ -149,7 +151,7 @@ fn judge_rows(device: &Rc<dyn Device>, seed: u64) -> Result<Vec<Row>> {
         }
         let (a_at, b_at) = (upload(device, of_a, a)?, upload(device, of_b, b)?);
         let (bias, at) = (upload(device, &numbers.bias, Dtype::F32)?, start(device, &numbers, c, true)?);
-        let queue = Queue { device: &**device, scratch: Ptr::NULL };
+        let queue = Queue::new(&**device, Ptr::NULL);
         naive(&queue, &shape, (a_at.at(), b_at.at()), at.at(), epilogue(true, &bias))?;
         let got = download(device, &at, c)?;
         // One rounding, of the sum.

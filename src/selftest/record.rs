@@ -19,7 +19,7 @@ fn record_replay(device: &Rc<dyn Device>) -> Result<Row> {
     let b = numbers(0.5);
     let [at_a, at_b] = [upload(device, &b, Dtype::F32)?, upload(device, &b, Dtype::F32)?];
     let [at_y, at_z] = [upload(device, &b, Dtype::F32)?, upload(device, &b, Dtype::F32)?];
-    let queue = Queue { device: &**device, scratch: crate::gpu::Ptr::NULL };
+    let queue = Queue::new(&**device, crate::gpu::Ptr::NULL);
     let tensor = |memory: &crate::gpu::Memory| DeviceTensor { at: memory.at(), dtype: Dtype::F32, shape: &shape };
     let x = [tensor(&at_a), tensor(&at_b)];
     let io = DeviceIo { x: &x, y: tensor(&at_y), saved: queue.scratch, kept: Ptr::NULL, dx: &[], dy: None, gx: &[] };

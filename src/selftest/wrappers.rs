@@ -37,10 +37,11 @@ const _: () = assert!(size_of::<WrapperMapArgs>() == 320);
 type Run = fn(&Bench, &str) -> Result<Row>;
 
 /// What every device has, and what sm_90 adds.
-const COMMON: [(&str, Run); 12] = [
+const COMMON: [(&str, Run); 13] = [
     ("wrapper_mma_bf16", mma_bf16),
     ("wrapper_mma_tf32", mma_tf32),
     ("wrapper_to_tf32", to_tf32),
+    ("wrapper_exp2_approx", exp2_approx),
     ("wrapper_ldmatrix_x4", |b, name| matrices(b, name, 4, false)),
     ("wrapper_ldmatrix_x4_trans", |b, name| matrices(b, name, 4, true)),
     ("wrapper_ldmatrix_x2", |b, name| matrices(b, name, 2, false)),
@@ -51,31 +52,39 @@ const COMMON: [(&str, Run); 12] = [
     ("wrapper_bar_sync", bar_sync),
     ("wrapper_bar_arrive", |b, name| copied(b, name, 64 * 5, 5, 128, 0)),
 ];
-const HOPPER: [(&str, Run); 9] = [
+const HOPPER: [(&str, Run); 5] = [
     ("wrapper_mbarrier", |b, name| copied(b, name, 64 * 5, 5, 128, 0)),
     ("wrapper_bulk_load", |b, name| copied(b, name, 1000, 1000, 128, 4000)),
     ("wrapper_tma_load", tma_load),
     ("wrapper_tma_store", tma_store),
-    ("wrapper_wgmma_64", |b, name| wgmma(b, name, 64)),
-    ("wrapper_wgmma_128", |b, name| wgmma(b, name, 128)),
-    ("wrapper_wgmma_192", |b, name| wgmma(b, name, 192)),
-    ("wrapper_wgmma_256", |b, name| wgmma(b, name, 256)),
     ("wrapper_registers", |b, name| copied(b, name, 256, 256, 256, 0)),
 ];
+
+/// wrapper_wgmma_LAYOUT_N: whether A and B are turned, [k, m] and [k, n]; and the N there are.
+const TURNED: [(&str, bool, bool); 3] = [("nt", false, false), ("nn", false, true), ("tn", true, true)];
+const WIDTHS: [usize; 4] = [64, 128, 192, 256];
 
 pub(super) fn checks(seed: u64) -> Vec<Check> {
     let common = COMMON
         .into_iter()
         .map(|(name, run)| Check::one(name, move |device| run(&Bench { device: device.clone(), seed }, name)));
-    let hopper = HOPPER.into_iter().map(|(name, run)| Check {
-        names: vec![name.to_string()],
-        run: Box::new(move |device| {
-            let bench = Bench { device: device.clone(), seed };
-            let row = bench.has_tma().and_then(|has| has.then(|| run(&bench, name)).transpose());
-            row.unwrap_or_else(|e| Some(Row::failed(name, "", "", e))).into_iter().collect()
-        }),
+    let hopper = HOPPER.into_iter().map(|(name, run)| on_hopper(seed, name.into(), run));
+    let products = TURNED.into_iter().flat_map(|of| WIDTHS.map(|n| (of, n))).map(|((layout, a, b), n)| {
+        let name = format!("wrapper_wgmma_{layout}_{n}");
+        on_hopper(seed, name, move |bench, name| wgmma(bench, name, n, [a, b]))
     });
-    common.chain(hopper).collect()
+    common.chain(hopper).chain(products).collect()
+}
+
+/// A check of what only sm_90 has: no row elsewhere.
+fn on_hopper(seed: u64, name: String, run: impl Fn(&Bench, &str) -> Result<Row> + 'static) -> Check {
+    let names = vec![name.clone()];
+    let rows = move |device: &Rc<dyn Device>| {
+        let bench = Bench { device: device.clone(), seed };
+        let row = bench.has_tma().and_then(|has| has.then(|| run(&bench, &name)).transpose());
+        row.unwrap_or_else(|e| Some(Row::failed(&name, "", "", e))).into_iter().collect()
+    };
+    Check { names, run: Box::new(rows) }
 }
 
 /// A device, and numbers for it.
@@ -114,7 +123,7 @@ impl Bench {
     }
     /// One block.
     fn launch<A: Args>(&self, kernel: &str, threads: u32, shared: usize, args: &A) -> Result<()> {
-        Queue { device: &*self.device, scratch: Ptr::NULL }.launch(kernel, 1, threads, shared, args)
+        Queue::new(&*self.device, Ptr::NULL).launch(kernel, 1, threads, shared, args)
     }
 }
 
@@ -154,9 +163,13 @@ fn mma_bf16(bench: &Bench, name: &str) -> Result<Row> {
     Ok(multiplied(name, "bf16", &bench.get(&d)?, product(&a, &b, &c, [8, 16])))
 }
 
-/// To ten bits of mantissa, ties away from zero: half a unit of what is left is added to the magnitude's bits.
+/// To ten bits of mantissa, ties away from zero, by the definition.
 fn tf32(x: f32) -> f32 {
-    if x.is_finite() { f32::from_bits((x.to_bits() + 0x1000) & !0x1fff) } else { x }
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    let unit = f64::from(x).abs().log2().floor().exp2() / 1024.0;
+    ((f64::from(x) / unit).abs() + 0.5).floor().copysign(f64::from(x)) as f32 * unit as f32
 }
 
 fn mma_tf32(bench: &Bench, name: &str) -> Result<Row> {
@@ -178,6 +191,22 @@ fn to_tf32(bench: &Bench, name: &str) -> Result<Row> {
     bench.launch(name, 32, 0, &WrapperArgs { a: a.at(), b: Ptr::NULL, c: Ptr::NULL, d: d.at(), n })?;
     let want: Vec<f32> = values.into_iter().map(tf32).collect();
     Ok(equal(name, "tf32", &bench.get(&d)?, &want))
+}
+
+fn exp2_approx(bench: &Bench, name: &str) -> Result<Row> {
+    let mut values: Vec<f32> = bench.numbers(500, 8).iter().map(|x| 40.0 * x).collect();
+    values.extend([0.0, -0.0, 1.0, -126.0, -126.5, -150.0, -1e30, f32::NEG_INFINITY, 2f32.powi(-140)]);
+    let (a, d) = (bench.put(&values)?, bench.put(&vec![f32::NAN; values.len()])?);
+    let n = values.len() as u64;
+    bench.launch(name, 32, 0, &WrapperArgs { a: a.at(), b: Ptr::NULL, c: Ptr::NULL, d: d.at(), n })?;
+    // Relative to what is wanted, which spans all sizes: 2^-22 by the ISA, and results below the normal ones are 0.
+    let want = values.iter().map(|x| f64::from(*x).exp2());
+    let normal = f64::from(f32::MIN_POSITIVE);
+    let relative = |(got, want): (&f32, f64)| if want < normal { 1.0 + got } else { (f64::from(*got) / want) as f32 };
+    let ratios: Vec<f32> = bench.get::<f32>(&d)?.iter().zip(want).map(relative).collect();
+    let ones = vec![1.0; ratios.len()];
+    let judged = judge("d", &ratios, &ones, &vec![1.0; ratios.len()], Tolerance::Ulps(4.0));
+    Ok(Row::new(name, "f32", n.to_string(), &judged))
 }
 
 fn matrices(bench: &Bench, name: &str, count: u16, transposed: bool) -> Result<Row> {
@@ -269,12 +298,21 @@ fn tma_store(bench: &Bench, name: &str) -> Result<Row> {
 }
 
 /// With C, and without.
-fn wgmma(bench: &Bench, name: &str, n: usize) -> Result<Row> {
+fn wgmma(bench: &Bench, name: &str, n: usize, [a_turned, b_turned]: [bool; 2]) -> Result<Row> {
     let (a, b, c) = (bench.numbers(64 * 64, 14), bench.numbers(n * 64, 15), bench.numbers(64 * n, 16));
-    let (at_a, at_b, at_c) = (bench.put(&half(&a))?, bench.put(&half(&b))?, bench.put(&c)?);
-    let plane = |at, rows| Plane { at, rows, columns: 64, pitch: 64, box_rows: rows, box_columns: 64 };
-    let a_map = bench.device.tensor_map(&plane(at_a.at(), 64))?;
-    let b_map = bench.device.tensor_map(&plane(at_b.at(), n))?;
+    // As the kernel reads them: rows of 64, or 64 rows.
+    let stored = |v: &[f32], rows: usize, turned: bool| {
+        let at = |e: usize| if turned { e % rows * 64 + e / rows } else { e };
+        half(&(0..rows * 64).map(|e| v[at(e)]).collect::<Vec<f32>>())
+    };
+    let at_a = bench.put(&stored(&a, 64, a_turned))?;
+    let (at_b, at_c) = (bench.put(&stored(&b, n, b_turned))?, bench.put(&c)?);
+    let plane = |at, rows: usize, turned: bool| match turned {
+        true => Plane { at, rows: 64, columns: rows, pitch: rows, box_rows: 64, box_columns: 64 },
+        false => Plane { at, rows, columns: 64, pitch: 64, box_rows: rows, box_columns: 64 },
+    };
+    let a_map = bench.device.tensor_map(&plane(at_a.at(), 64, a_turned))?;
+    let b_map = bench.device.tensor_map(&plane(at_b.at(), n, b_turned))?;
     let (mut got, mut want) = (Vec::new(), (Vec::new(), Vec::new()));
     for (at, c) in [(at_c.at(), c), (Ptr::NULL, vec![0.0; 64 * n])] {
         let d = bench.put(&vec![f32::NAN; 64 * n])?;

@@ -15,8 +15,18 @@ fn largest(x: &[f64]) -> f64 {
     x.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
 
-const CASES: [&str; 6] =
-    ["mlp", "bert_classify_gelu", "bert_classify_gelu_new", "bert_regression", "bert_masked_lm", "distilbert_classify"];
+const CASES: [&str; 10] = [
+    "mlp",
+    "bert_classify_gelu",
+    "bert_classify_gelu_new",
+    "bert_regression",
+    "bert_masked_lm",
+    "distilbert_classify",
+    "vit",
+    "vit_interpolated",
+    "deit",
+    "deit_with_teacher",
+];
 
 #[test]
 fn logits_directions_and_gradients_are_pytorchs() {

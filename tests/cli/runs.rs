@@ -120,14 +120,19 @@ fn started(args: &[String], out: &Path, steps: usize) -> Child {
     }
 }
 
-/// A run that nobody stops, and the place for the same run to be stopped in.
-fn unbroken(dir: &Path) -> (PathBuf, Vec<String>, Vec<u8>, PathBuf) {
+/// A run on `data` that nobody stops, and the place for the same run to be stopped in.
+fn unbroken(dir: &Path, data: &str) -> (PathBuf, Vec<String>, Vec<u8>, PathBuf) {
     let model = tiny(dir);
     let settings = ["--steps", "600", "--checkpoint-every", "30", "--evaluate-every", "100", "-q"];
-    let whole = dir.join("whole");
-    done(&strs(&sparsify(&model, &whole, &settings)));
-    let out = dir.join("broken");
-    (whole.clone(), sparsify(&model, &out, &settings), weights(&whole), out)
+    let run = |out: &Path| {
+        let mut args = sparsify(&model, out, &settings);
+        let at = args.iter().position(|arg| arg == "--data").unwrap() + 1;
+        args[at] = data.into();
+        args
+    };
+    let (whole, out) = (dir.join("whole"), dir.join("broken"));
+    done(&strs(&run(&whole)));
+    (whole.clone(), run(&out), weights(&whole), out)
 }
 
 /// Events without their times and places.
@@ -136,7 +141,7 @@ fn history(run: &Path) -> Vec<String> {
     let timeless = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
         let map = value.as_object_mut().unwrap();
-        ["seconds", "milliseconds", "command"].iter().for_each(|key| drop(map.remove(*key)));
+        ["seconds", "milliseconds", "data_wait", "command"].iter().for_each(|key| drop(map.remove(*key)));
         value.to_string()
     };
     text.lines().map(timeless).collect()
@@ -145,7 +150,7 @@ fn history(run: &Path) -> Vec<String> {
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let (whole, args, bytes, out) = unbroken(dir.path());
+    let (whole, args, bytes, out) = unbroken(dir.path(), "digits:300?seed=2&augment=crop:2");
     let mut child = started(&args, &out, 137);
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
@@ -163,7 +168,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
 #[test]
 fn an_interrupted_run_saves_says_how_to_go_on_and_does() {
     let dir = tempfile::tempdir().unwrap();
-    let (_, args, bytes, out) = unbroken(dir.path());
+    let (_, args, bytes, out) = unbroken(dir.path(), "digits:300?seed=2");
     let child = started(&args, &out, 47);
     let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());

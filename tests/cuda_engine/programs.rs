@@ -6,8 +6,16 @@ use fipk::graph::{Graph, Mode, Program, Wrt};
 use fipk::models::{ModelFolder, Network};
 use fipk::tensor::Element;
 
-const MODELS: [&str; 6] =
-    ["mlp", "bert_classify_gelu", "bert_classify_gelu_new", "bert_regression", "bert_masked_lm", "distilbert_classify"];
+const MODELS: [&str; 8] = [
+    "mlp",
+    "bert_classify_gelu",
+    "bert_classify_gelu_new",
+    "bert_regression",
+    "bert_masked_lm",
+    "distilbert_classify",
+    "vit",
+    "deit_with_teacher",
+];
 
 /// A network with weights, a direction, inputs, and a cotangent, at an awkward batch shape.
 struct Case {
@@ -23,7 +31,8 @@ struct Case {
 fn case(model: &str) -> Case {
     let (network, layout, w) = golden_model(model);
     let (rows, tokens) = (3, network.max_tokens().map_or(1, |n| n.min(7)));
-    let graph = network.graph(rows, tokens).unwrap();
+    let sample = network.max_tokens().map_or(network.sample(), |_| tokens.into());
+    let graph = network.graph(rows, sample).unwrap();
     let mut rng = Rng::new(17, 0);
     let limits = network.index_limits();
     let input = |&input: &fipk::graph::Value| {

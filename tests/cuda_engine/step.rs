@@ -8,7 +8,7 @@ use fipk::engine::{Clip, Optimizer, Pull, Update};
 use fipk::fip::memory::gradient;
 use fipk::fip::recipe::Objective;
 use fipk::fip::runner::{Losses, Runner};
-use fipk::models::Network;
+use fipk::models::{Network, Sample};
 use fipk::ops::Distance;
 
 /// What a path leaves behind.
@@ -146,7 +146,8 @@ fn a_batch_without_room_names_the_one_that_fits() {
     let error = runner.gradient(w, g, &large, None, false).unwrap_err();
     let Error::Memory { wanted, free, hint, .. } = &error else { panic!("an error of memory, not {error}") };
     let named: usize = hint.split(' ').find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{hint}"));
-    let needs = |rows| gradient(&network, &objective, &layout, rows, 9, Some(Dtype::F32)).unwrap().total();
+    let needs =
+        |rows| gradient(&network, &objective, &layout, rows, Sample::Tokens(9), Some(Dtype::F32)).unwrap().total();
     assert!(needs(named) <= *free && needs(named + 1) > *free && wanted > free, "{error}");
     // What found no room takes none from what does.
     let small = batch(&network, 2, 9, &mut rng);

@@ -15,7 +15,7 @@ fn mnist_is_read_as_published() {
     assert_eq!(classes(&*train)[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
 
     // The first image's bytes sum to 18454 and begin, at pixel 202, with 84 185 159.
-    let batch = test.batch(&[0, 3], 3, 0);
+    let batch = test.batch(&[0, 3], 3, 0).unwrap();
     assert_eq!(
         (batch.rows, batch.inputs[0].name, batch.inputs[0].shape.as_slice()),
         (3, "pixel_values", &[3, 784][..])
@@ -30,7 +30,7 @@ fn mnist_is_read_as_published() {
     if let Some(model) = shared("models/lenet-300-100-mnist") {
         let how = Reading { preprocess: Preprocess::load(&model).unwrap(), ..Reading::default() };
         let scaled = load(&spec, "test", &how).unwrap();
-        let batch = scaled.batch(&[0], 1, 0);
+        let batch = scaled.batch(&[0], 1, 0).unwrap();
         assert!((real(&batch)[0] - (0.0 - 0.1307) / 0.3081).abs() <= 1e-6);
         assert!((real(&batch)[202] - (84.0 / 255.0 - 0.1307) / 0.3081).abs() <= 1e-6);
         assert_ne!(scaled.fingerprint(), test.fingerprint());
@@ -77,7 +77,7 @@ fn every_glue_task_is_read_from_its_real_files() {
     }
     let stsb = load(&format!("glue/stsb:{}", text.join("STS-B").display()), "test", &how).unwrap();
     assert_eq!((stsb.len(), stsb.task()), (1500, &Task::Regression));
-    let batch = stsb.batch(&[0, 1, 5], 4, 0);
+    let batch = stsb.batch(&[0, 1, 5], 4, 0).unwrap();
     assert_eq!(batch.targets, Targets::Scores(vec![5.0, 4.75, 2.615, 0.0]));
     // "A man with a hard hat is dancing." "A man wearing a hard hat is dancing."; ids by Hugging Face's tokenizers.
     let first = [
@@ -111,7 +111,7 @@ fn reviews_and_running_text_are_read() {
     // Hugging Face's tokenizers make 260172 ids of its lines: 2064 pieces of 126 between [CLS] and [SEP], and one of 108.
     assert_eq!(wiki.len(), 2065);
     assert_eq!((wiki.length(0), wiki.length(2064)), (128, 110));
-    let batch = wiki.batch(&[0], 1, EVALUATION);
+    let batch = wiki.batch(&[0], 1, EVALUATION).unwrap();
     let Targets::Tokens(wanted) = &batch.targets else { panic!("{:?}", batch.targets) };
     let text = [1027, 7570, 7849, 2271, 13091, 7946, 1027, 7570, 7849, 2271, 13091, 7946, 1010, 2124, 2004];
     for (i, id) in text.into_iter().enumerate() {

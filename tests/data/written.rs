@@ -54,8 +54,8 @@ fn columns_splits_and_labels_follow_the_spec() {
     assert_eq!(classes(&*load(&pairs, "train", &model_named).unwrap()), [0, 1]);
     let scores = load(&format!("text:{at}?text=A&label=Score&task=regression"), "train", &how).unwrap();
     assert_eq!(scores.task(), &Task::Regression);
-    assert_eq!(scores.batch(&[1, 0], 2, 0).targets, Targets::Scores(vec![-2.0, 0.5]));
-    assert_eq!(index(&scores.batch(&[1, 0], 2, 0), "input_ids")[..5], [2, 5, 1, 8, 3]);
+    assert_eq!(scores.batch(&[1, 0], 2, 0).unwrap().targets, Targets::Scores(vec![-2.0, 0.5]));
+    assert_eq!(index(&scores.batch(&[1, 0], 2, 0).unwrap(), "input_ids")[..5], [2, 5, 1, 8, 3]);
 
     let one_output = Reading { labels: Some(data::labels::unnamed(1)), ..how.clone() };
     fails(&format!("{pairs}&labels=yes,no"), "train", &one_output, &["classes need a model with an output a class"]);
@@ -183,7 +183,7 @@ fn bad_idx_files_say_which_file() {
     write("train-images-idx3-ubyte", &images);
     write("train-labels.idx1-ubyte", &labels);
     let data = load(&spec, "train", &how).unwrap();
-    let batch = data.batch(&[0, 1], 2, 0);
+    let batch = data.batch(&[0, 1], 2, 0).unwrap();
     assert_eq!((batch.inputs[0].shape.as_slice(), classes(&*data)), (&[2, 6][..], vec![9, 4]));
     let wanted = [0.0, 0.2, 1.0, 0.0];
     assert!(real(&batch)[..4].iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() <= 1e-7));

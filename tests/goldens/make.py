@@ -21,9 +21,16 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
 )
+from transformers.models.deit import modeling_deit
+from transformers.models.vit import modeling_vit
 
 HERE = Path(__file__).resolve().parent
 TRAIN_STEPS, TRAIN_BATCH, TRAIN_ROWS = 10, 4, 20
@@ -65,14 +72,14 @@ def randomize(model, rng):
     """Weights of an order that makes every nonlinearity matter; the library's own 0.02 leaves GELU and softmax flat."""
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name.endswith("LayerNorm.weight") or name.endswith("layer_norm.weight"):
+            if name.endswith(("LayerNorm.weight", "layer_norm.weight")) or "layernorm" in name and name.endswith("weight"):
                 p.copy_(normal(rng, p.shape, 0.2, 1.0))
             elif p.ndim == 1:
                 p.copy_(normal(rng, p.shape, 0.3))
-            elif "embeddings" in name:
+            elif "embeddings" in name and "projection" not in name:
                 p.copy_(normal(rng, p.shape, 0.6))
             else:
-                p.copy_(normal(rng, p.shape, 1.3 / p.shape[1] ** 0.5))
+                p.copy_(normal(rng, p.shape, 1.3 / p[0].numel() ** 0.5))
 
 
 def without_padding_idx(model):
@@ -110,8 +117,9 @@ class Mlp(torch.nn.Module):
         return getattr(self, self.names[-1])(x)
 
 
-def write_model_case(case, model, inputs, rng, save_model):
-    """Writes the model folder, then logits, Jv and J^T u of that very float32 model in float64."""
+def write_model_case(case, model, inputs, rng, save_model, stored=str, **options):
+    """Writes the model folder, then logits, Jv and J^T u of that very float32 model in float64. `stored` gives the name a
+    parameter has in files; `options` go to the model's forward."""
     folder = clean_folder(case)
     model = without_padding_idx(model).eval()
     randomize(model, rng)
@@ -125,7 +133,7 @@ def write_model_case(case, model, inputs, rng, save_model):
     wide_inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
 
     def logits_at(params):
-        out = torch.func.functional_call(model, params, args=(), kwargs=wide_inputs)
+        out = torch.func.functional_call(model, params, args=(), kwargs=wide_inputs | options)
         return out if isinstance(out, torch.Tensor) else out.logits
 
     logits, logits_tangent = torch.func.jvp(logits_at, (weights,), (direction,))
@@ -142,9 +150,9 @@ def write_model_case(case, model, inputs, rng, save_model):
     assert difference <= 1e-6 and adjoint <= 1e-12, (case, difference, adjoint)
 
     save(folder / "inputs.safetensors", inputs)
-    save(folder / "tangents.safetensors", tangents)
+    save(folder / "tangents.safetensors", {stored(n): t for n, t in tangents.items()})
     save(folder / "cotangents.safetensors", {"logits": cotangent})
-    expected = {"logits": logits, "tangent.logits": logits_tangent, **{f"grad.{n}": g for n, g in grads.items()}}
+    expected = {"logits": logits, "tangent.logits": logits_tangent, **{f"grad.{stored(n)}": g for n, g in grads.items()}}
     save(folder / "expected.safetensors", expected)
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{case}: {sum(w.numel() for w in weights.values())} weights, {size // 1024} KiB, "
@@ -204,6 +212,58 @@ def bert_regression():
                          max_position_embeddings=9, type_vocab_size=2, num_labels=1, problem_type="regression")
     inputs = text_inputs(rng, 29, lengths=[5, 8, 2], seq=8, types=2)
     write_model_case(case, BertForSequenceClassification(config), inputs, rng, save_pretrained)
+
+
+VISION_NAMES = [("layers.", "encoder.layer."), ("attention.q_proj", "attention.attention.query"),
+                ("attention.k_proj", "attention.attention.key"), ("attention.v_proj", "attention.attention.value"),
+                ("attention.o_proj", "attention.output.dense"), ("mlp.fc1", "intermediate.dense"),
+                ("mlp.fc2", "output.dense")]
+
+
+def stored_vision(name):
+    """As `save_pretrained` writes a vision transformer's parameter, which is not what its module is called."""
+    for module, file in VISION_NAMES:
+        name = name.replace(module, file)
+    return name
+
+
+def attention_in_full(module, query, key, value, attention_mask, scaling, **_):
+    """`transformers` takes the softmax of vision transformers in float32 whatever the weights are."""
+    weights = torch.softmax(query @ key.transpose(2, 3) * scaling, dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+def vision(case, kind, config, images, **options):
+    rng = generator(case)
+    for module in (modeling_vit, modeling_deit):
+        module.eager_attention_forward = attention_in_full
+    model = kind(config(attn_implementation="eager", num_labels=3, **options))
+    size = model.config.image_size
+    other = images[2:] != ((size, size) if isinstance(size, int) else tuple(size))
+    extra = {"interpolate_pos_encoding": True} if other else {}
+    write_model_case(case, model, {"pixel_values": normal(rng, images)}, rng, save_pretrained, stored_vision, **extra)
+
+
+def vit():
+    """Images that are not square, with pixels that fill no patch."""
+    vision("vit", ViTForImageClassification, ViTConfig, (3, 3, 9, 14), hidden_size=20, num_attention_heads=2,
+           intermediate_size=27, num_hidden_layers=2, image_size=[9, 14], patch_size=[4, 3])
+
+
+def vit_interpolated():
+    """Images of another size than the positions are for; no biases on query, key and value."""
+    vision("vit_interpolated", ViTForImageClassification, ViTConfig, (2, 3, 12, 20), hidden_size=16, num_attention_heads=4,
+           intermediate_size=23, num_hidden_layers=1, image_size=16, patch_size=4, qkv_bias=False)
+
+
+def deit():
+    vision("deit", DeiTForImageClassification, DeiTConfig, (2, 1, 8, 8), hidden_size=18, num_attention_heads=3,
+           intermediate_size=25, num_hidden_layers=2, image_size=8, patch_size=4, num_channels=1, hidden_act="gelu_new")
+
+
+def deit_with_teacher():
+    vision("deit_with_teacher", DeiTForImageClassificationWithTeacher, DeiTConfig, (2, 3, 8, 8), hidden_size=12,
+           num_attention_heads=2, intermediate_size=17, num_hidden_layers=2, image_size=8, patch_size=4)
 
 
 def mlp():
@@ -423,16 +483,24 @@ def project():
     print(f"project: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB")
 
 
+def pictures():
+    import pictures
+
+    pictures.pictures(clean_folder("pictures"), generator("pictures"), save, write_json)
+
+
 def write_versions():
+    import PIL
     import safetensors
 
     lines = [f"python {platform.python_version()}", f"torch=={torch.__version__}",
-             f"transformers=={transformers.__version__}", f"safetensors=={safetensors.__version__}", f"numpy=={np.__version__}"]
+             f"transformers=={transformers.__version__}", f"safetensors=={safetensors.__version__}", f"numpy=={np.__version__}",
+             f"pillow=={PIL.__version__}"]
     (HERE / "VERSIONS.txt").write_text("\n".join(lines) + "\n")
 
 
-CASES = [bert_classify_gelu, bert_classify_gelu_new, bert_masked_lm, distilbert_classify, bert_regression, mlp, distances,
-         training, update, project]
+CASES = [bert_classify_gelu, bert_classify_gelu_new, bert_masked_lm, distilbert_classify, bert_regression, vit,
+         vit_interpolated, deit, deit_with_teacher, mlp, distances, training, update, project, pictures]
 
 
 def main():

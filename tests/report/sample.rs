@@ -82,6 +82,7 @@ pub fn synthetic(steps: u64) -> Vec<Event> {
             learning_rate: 1e-3 * (step as f64 / (0.05 * steps as f64)).min(1.0) * (1.0 - t).max(0.0),
             gradient_norm: 0.2 + 0.6 * noise(step + 99) * (1.0 - 0.8 * t),
             milliseconds: 11.5 + noise(step),
+            data_wait: 0.125,
             examples: 128,
             ..Step::default()
         };

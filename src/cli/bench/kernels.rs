@@ -4,7 +4,7 @@ use super::super::device::{Place, Purpose, Which, open_device, open_engine};
 use super::super::globals::Context;
 use super::measure::{Clock, Times, measure};
 use super::ops::{Host, OnDevice, Only, Passes};
-use super::shapes::{Numbers, Shape, cases};
+use super::shapes::{Numbers, Shape};
 use super::space::{Operation, Space, layout};
 use super::yardsticks::{Machine, Yardsticks, measured};
 use crate::engine::Dtype;
@@ -28,6 +28,7 @@ use std::rc::Rc;
 Examples:
   fipk bench kernels --device cuda:0
   fipk bench kernels --device cuda:0 --filter 'linear_*' --shape bert-base --json
+  fipk bench kernels --device cuda:0 --filter 'attention_*' --shape attention
   fipk bench kernels --device cpu --parameters 10000000")]
 pub struct Args {
     /// Rows to time, by name: * and ? stand for any characters [default: all of them]
@@ -160,8 +161,12 @@ impl<'a> Bench<'a> {
         let mut rows = Vec::new();
         let dtypes: &[Dtype] = if self.device.is_some() { &[Dtype::Bf16, Dtype::F32] } else { &[Dtype::F32] };
         for shape in &self.args.shape {
+<<<<<<< HEAD
             for case in cases(&shape.sizes()) {
                 let dual = (self.device.is_some() && case.op.dual()).then_some((Pass::Dual, "dual"));
+=======
+            for case in shape.cases() {
+>>>>>>> main
                 let passes = [(Pass::Forward, "forward"), (Pass::Jvp, "jvp"), (Pass::Vjp, "vjp")];
                 let passes: Vec<(Pass, &str)> = passes.into_iter().chain(dual).collect();
                 let name = |op: &str, pass: &str| format!("{op}_{pass}");

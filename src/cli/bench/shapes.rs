@@ -15,6 +15,8 @@ pub enum Shape {
     BertBase,
     /// MiniLM-L6-H384, 16 x 64
     Minilm,
+    /// Attention alone: 12 heads of 64, batches of 32, 128 to 2048 tokens
+    Attention,
     /// A toy, 2 x 8, for trying the command
     Tiny,
 }
@@ -33,11 +35,20 @@ impl Shape {
         match self {
             Self::BertBase => "bert-base 32x128",
             Self::Minilm => "minilm 16x64",
+            Self::Attention => "12 heads of 64",
             Self::Tiny => "tiny 2x8",
         }
     }
 
-    pub fn sizes(self) -> Sizes {
+    /// The ops of the network at its sizes.
+    pub fn cases(self) -> Vec<Planned> {
+        match self {
+            Self::Attention => [128, 256, 512, 1024, 2048].map(|tokens| attention([32, tokens, 768], 12)).into(),
+            network => cases(&network.sizes()),
+        }
+    }
+
+    fn sizes(self) -> Sizes {
         let of = |batch, tokens, hidden, heads, vocabulary| Sizes {
             batch,
             tokens,
@@ -47,7 +58,7 @@ impl Shape {
             vocabulary,
         };
         match self {
-            Self::BertBase => of(32, 128, 768, 12, 30522),
+            Self::BertBase | Self::Attention => of(32, 128, 768, 12, 30522),
             Self::Minilm => of(16, 64, 384, 12, 30522),
             Self::Tiny => of(2, 8, 32, 2, 64),
         }
@@ -91,14 +102,27 @@ impl Planned {
     }
 }
 
+fn real(shape: &[usize], size: f32, role: Role) -> Draw {
+    let shape = shape.to_vec();
+    Box::new(move |n| Input { data: n.take(numel(&shape), size), shape: shape.clone(), role })
+}
+
+fn same(shape: &[usize], role: Role, value: f32) -> Draw {
+    let shape = shape.to_vec();
+    Box::new(move |_| Input { data: vec![value; numel(&shape)], shape: shape.clone(), role })
+}
+
+/// Attention without padding, on q, k and v of this shape.
+fn attention(shape: [usize; 3], heads: usize) -> Planned {
+    let qkv = [0; 3].map(|_| real(&shape, 1.0, Role::Activation));
+    let mask = same(&shape[..2], Role::Index, f32::from_bits(1));
+    Planned { op: Arc::new(Attention { heads }), inputs: qkv.into_iter().chain([mask]).collect() }
+}
+
 /// The ops of a network of these sizes.
-pub fn cases(sizes: &Sizes) -> Vec<Planned> {
+fn cases(sizes: &Sizes) -> Vec<Planned> {
     let &Sizes { batch: b, tokens: s, hidden: h, intermediate: i, heads, vocabulary: v } = sizes;
     let rows = b * s;
-    let real = |shape: &[usize], size: f32, role: Role| {
-        let shape = shape.to_vec();
-        move |n: &mut Numbers| Input { data: n.take(numel(&shape), size), shape: shape.clone(), role }
-    };
     let activation = |shape: &[usize]| real(shape, 1.0, Role::Activation);
     let weight = |shape: &[usize]| real(shape, 0.05, Role::Parameter);
     let index = |shape: &[usize], below: usize| {
@@ -109,33 +133,28 @@ pub fn cases(sizes: &Sizes) -> Vec<Planned> {
             Input { data, shape: shape.clone(), role: Role::Index }
         }
     };
-    let ones = |shape: &[usize], role: Role, one: f32| {
-        let shape = shape.to_vec();
-        move |_: &mut Numbers| Input { data: vec![one; numel(&shape)], shape: shape.clone(), role }
-    };
     let mut all: Vec<Planned> = Vec::new();
     let mut put = |op: Arc<dyn Op>, inputs: Vec<Draw>| all.push(Planned { op, inputs });
     let hidden = [b, s, h];
 
-    put(Arc::new(Embedding), vec![Box::new(index(&[b, s], v)), Box::new(weight(&[v, h]))]);
-    put(Arc::new(AddPosition), vec![Box::new(activation(&hidden)), Box::new(weight(&[s.max(512), h]))]);
+    put(Arc::new(Embedding), vec![Box::new(index(&[b, s], v)), weight(&[v, h])]);
+    put(Arc::new(AddPosition), vec![activation(&hidden), weight(&[s.max(512), h])]);
     let norm = || LayerNorm { eps: 1e-12 };
-    put(Arc::new(norm()), vec![Box::new(activation(&hidden)), Box::new(weight(&[h])), Box::new(weight(&[h]))]);
+    put(Arc::new(norm()), vec![activation(&hidden), weight(&[h]), weight(&[h])]);
     for (n, k) in [(h, h), (i, h), (h, i)] {
         let x = activation(&[b, s, k]);
-        put(Arc::new(Linear), vec![Box::new(x), Box::new(weight(&[n, k])), Box::new(weight(&[n]))]);
+        put(Arc::new(Linear), vec![x, weight(&[n, k]), weight(&[n])]);
     }
-    let attended = ones(&[b, s], Role::Index, f32::from_bits(1));
-    let qkv = || -> Draw { Box::new(activation(&hidden)) };
-    put(Arc::new(Attention { heads }), vec![qkv(), qkv(), qkv(), Box::new(attended)]);
-    put(Arc::new(Activation::GeluErf), vec![Box::new(activation(&[b, s, i]))]);
-    put(Arc::new(Activation::Tanh), vec![Box::new(activation(&[b, h]))]);
-    put(Arc::new(Add), vec![Box::new(activation(&hidden)), Box::new(activation(&hidden))]);
-    put(Arc::new(SelectToken { index: 0 }), vec![Box::new(activation(&hidden))]);
+    let Planned { op, inputs } = attention(hidden, heads);
+    put(op, inputs);
+    put(Arc::new(Activation::GeluErf), vec![activation(&[b, s, i])]);
+    put(Arc::new(Activation::Tanh), vec![activation(&[b, h])]);
+    put(Arc::new(Add), vec![activation(&hidden), activation(&hidden)]);
+    put(Arc::new(SelectToken { index: 0 }), vec![activation(&hidden)]);
 
     // The losses of a masked language model: one token in eight.
     let (masked, scores) = (rows.div_ceil(8), [rows.div_ceil(8), v]);
-    let weights = || ones(&[masked], Role::Constant, 1.0 / masked as f32);
+    let weights = || same(&[masked], Role::Constant, 1.0 / masked as f32);
     let losses: [Arc<dyn Op>; 5] = [
         Arc::new(SquaredError),
         Arc::new(Distance::Kl),
@@ -143,12 +162,9 @@ pub fn cases(sizes: &Sizes) -> Vec<Planned> {
         Arc::new(Distance::Hellinger),
         Arc::new(Distance::Bhattacharyya),
     ];
-    put(
-        Arc::new(CrossEntropy),
-        vec![Box::new(activation(&scores)), Box::new(index(&[masked], v)), Box::new(weights())],
-    );
+    put(Arc::new(CrossEntropy), vec![activation(&scores), Box::new(index(&[masked], v)), weights()]);
     for op in losses {
-        put(op, vec![Box::new(activation(&scores)), Box::new(activation(&scores)), Box::new(weights())]);
+        put(op, vec![activation(&scores), activation(&scores), weights()]);
     }
     all
 }

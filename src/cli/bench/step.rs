@@ -6,7 +6,7 @@ use super::super::output::facts;
 use crate::data::{Batch, Input, Targets, Values};
 use crate::engine::{Bindings, Clip, Criterion, Data, Mask, Optimizer, Pattern, Pull, Score, Selected, Update, Vector};
 use crate::fip::recipe::Objective;
-use crate::fip::runner::Runner;
+use crate::fip::runner::{Runner, shape};
 use crate::graph::{Mode, Program, Wrt};
 use crate::params::Roles;
 use crate::report::Table;
@@ -187,8 +187,8 @@ impl Bench {
 
     /// Forward alone, J v and Jᵀ u.
     fn passes(&mut self, steps: usize) -> Result<Map<String, Value>> {
-        let (rows, tokens) = (self.batches[0].rows, self.batches[0].inputs[0].shape.get(1).copied().unwrap_or(1));
-        let graph = self.runner.network.graph(rows, tokens)?;
+        let (rows, sample) = shape(&self.batches[0]);
+        let graph = self.runner.network.graph(rows, sample)?;
         let mut out = Map::new();
         for (name, mode) in [("forward_ms", Mode::Forward), ("vjp_ms", Mode::Reverse), ("jvp_ms", Mode::Tangent)] {
             let wrt = if mode == Mode::Forward { Wrt::default() } else { Wrt::params() };
@@ -228,11 +228,9 @@ impl Bench {
 fn random(model: &Model, rows: usize, tokens: usize, rng: &mut Rng) -> Batch {
     let index = |name, values| Input { name, shape: vec![rows, tokens], values: Values::Index(values) };
     let limits = model.network.index_limits();
-    let inputs = if limits.is_empty() {
-        let pixels =
-            model.layout(&Roles::default()).ok().and_then(|l| Some(l.spans().first()?.matrix().1)).unwrap_or(1);
-        let values = (0..rows * pixels).map(|_| rng.normal()).collect();
-        vec![Input { name: "pixel_values", shape: vec![rows, pixels], values: Values::Real(values) }]
+    let inputs = if let Some(pixels) = model.network.pixels() {
+        let values = (0..rows * pixels.count()).map(|_| rng.normal()).collect();
+        vec![Input { name: "pixel_values", shape: pixels.shape(rows), values: Values::Real(values) }]
     } else {
         let of = |(name, limit): (&'static str, usize)| {
             let values = (0..rows * tokens).map(|_| match name {

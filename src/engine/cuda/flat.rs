@@ -249,7 +249,7 @@ impl Flat {
     }
 
     pub(super) fn queue(&self) -> Queue<'_> {
-        Queue { device: &*self.device, scratch: Ptr::NULL }
+        Queue::new(&*self.device, Ptr::NULL)
     }
 
     /// A kernel over `items`: so many blocks a multiprocessor as run together, or fewer.

@@ -73,6 +73,7 @@ struct Last {
 pub struct Cuda {
     device: Rc<dyn Device>,
     dtype: Dtype,
+    tf32: bool,
     layout: Layout,
     vectors: Vec<Held>,
     masks: Vec<Memory>,
@@ -97,6 +98,7 @@ impl Cuda {
             flat: Flat::new(&device, &layout).map_err(|e| named(e, "workspace"))?,
             device,
             dtype,
+            tf32: false,
             layout,
             vectors: Vec::new(),
             masks: Vec::new(),
@@ -109,6 +111,12 @@ impl Cuda {
             poison: false,
             lowering: Lowering::device(),
         })
+    }
+
+    /// Let products of f32 round their factors to tf32, which tensor cores multiply.
+    pub fn with_tf32(mut self, tf32: bool) -> Self {
+        self.tf32 = tf32;
+        self
     }
 
     /// Fill the arenas, and every buffer that is about to be written, with NaN: a read of what nobody wrote shows at
@@ -184,7 +192,8 @@ impl Cuda {
 
 impl Engine for Cuda {
     fn describe(&self) -> String {
-        format!("{}, {}", self.device.describe(), self.dtype.suffix())
+        let tf32 = self.tf32 && self.dtype == Dtype::F32;
+        format!("{}, {}", self.device.describe(), if tf32 { "tf32" } else { self.dtype.suffix() })
     }
     fn layout(&self) -> &Layout {
         &self.layout

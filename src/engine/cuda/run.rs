@@ -117,7 +117,7 @@ impl Cuda {
         if self.poison {
             self.spoil(p, call, target)?;
         }
-        call.op.cuda(call.pass, &io, &Queue { device: &*self.device, scratch: self.scratch.at() })
+        call.op.cuda(call.pass, &io, &Queue { tf32: self.tf32, ..Queue::new(&*self.device, self.scratch.at()) })
     }
 
     /// NaN wherever the call must write and has no business to read.

@@ -1,9 +1,12 @@
 //! What a run looks at on its way and in the end: held-out data, drift from the dense network, the zeros it stored.
 use super::{Outcome, Run};
-use crate::data::Batch;
+use crate::data::{Batch, Batches};
 use crate::engine::Vector;
 use crate::fip::evaluate::{Evaluation, drift, evaluate, mean_distance};
-use crate::fip::recipe::Method;
+use crate::fip::recipe::{BatchNorms, Method};
+use crate::fip::runner::shape;
+use crate::fip::statistics;
+use crate::graph::Kind;
 use crate::params::Role;
 use crate::report;
 use crate::{Error, Result};
@@ -25,10 +28,26 @@ impl Run<'_> {
         Ok(Some(report::Drift { a: "dense".into(), b: "final".into(), ..found }))
     }
 
+    /// The running averages of batch norms at `w`, estimated anew where the recipe says so.
+    pub(super) fn reestimate(&mut self, w: Vector) -> Result<()> {
+        let recipe = &self.job.recipe;
+        let engine = &mut *self.runner.engine;
+        if recipe.objective.batch_norm != BatchNorms::Reestimated || !statistics::any(engine.layout()) {
+            return Ok(());
+        }
+        // The same batches every time, whatever step it is.
+        let order = Batches::in_order(self.job.train, recipe.budget.batch)?;
+        statistics::reestimate(engine, &self.job.network, w, shape, order)
+    }
+
     /// What is evaluated on the way: the projected network wherever there is a mask.
     pub(super) fn looked_at(&mut self) -> Result<(Vector, report::Network)> {
         match self.mask {
-            Some(_) => Ok((self.projection()?, report::Network::Projected)),
+            Some(_) => {
+                let at = self.projection()?;
+                self.reestimate(at)?;
+                Ok((at, report::Network::Projected))
+            }
             None => Ok((self.w, report::Network::Unprojected)),
         }
     }
@@ -61,7 +80,10 @@ impl Run<'_> {
         let mut weights = vec![0.0; layout.len()];
         engine.read(self.w, 0, &mut weights)?;
         let zeros = |prunable: bool| -> usize {
-            let spans = layout.spans().iter().filter(|s| !prunable || s.role == Role::Prunable);
+            let spans = layout
+                .spans()
+                .iter()
+                .filter(|s| if prunable { s.role == Role::Prunable } else { s.kind != Kind::Statistic });
             spans.map(|s| weights[s.range()].iter().filter(|&&x| x == 0.0).count()).sum()
         };
         let (pruned, all) = (zeros(true), zeros(false));

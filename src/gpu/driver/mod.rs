@@ -1,6 +1,6 @@
 //! A CUDA device through its driver: one context, one stream, done in order. Not yet run on a GPU.
 use super::discover::{self, Found};
-use super::{Device, Launch, Plane, Ptr, Recorded, TensorMap};
+use super::{Abilities, Device, Launch, Plane, Ptr, Recorded, TensorMap};
 use crate::{Error, Result};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError, sys};
 use std::cell::{Cell, RefCell};
@@ -101,6 +101,9 @@ impl Device for Driver {
 
     fn multiprocessors(&self) -> u32 {
         self.found.multiprocessors
+    }
+    fn abilities(&self) -> Abilities {
+        Abilities::new(self.found.capability, super::images::archs())
     }
 
     fn memory(&self) -> Result<(usize, usize)> {

@@ -1,10 +1,13 @@
-//! Attention on a device: launches of kernels/attention.cu.
+//! Attention on a device: launches of kernels/attention_mma.cu and attention_mma_vjp.cu for bf16, of kernels/attention.cu
+//! for everything that those do not take.
+use super::config::{self, AttentionConfig, AttentionShape, Part};
 use super::{Attention, Dims};
 use crate::Result;
-use crate::gpu::{Args, Ptr, Queue};
+use crate::gpu::{Args, Dtype, Ptr, Queue};
+use crate::ops::device::aligned;
 use crate::ops::{DeviceIo, DeviceTensor, Pass};
 
-/// As `Axes` in kernels/attention.cu.
+/// As `Axes` in kernels/attention_args.cuh, like the structs that follow.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct Axes {
@@ -48,6 +51,24 @@ const _: () = assert!(size_of::<JvpArgs>() == 96);
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
+struct DualArgs {
+    q: Ptr,
+    k: Ptr,
+    v: Ptr,
+    mask: Ptr,
+    dq: Ptr,
+    dk: Ptr,
+    dv: Ptr,
+    y: Ptr,
+    lse: Ptr,
+    dy: Ptr,
+    axes: Axes,
+}
+impl Args for DualArgs {}
+const _: () = assert!(size_of::<DualArgs>() == 104);
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 struct VjpArgs {
     q: Ptr,
     k: Ptr,
@@ -80,8 +101,9 @@ struct DeltaArgs {
 impl Args for DeltaArgs {}
 const _: () = assert!(size_of::<DeltaArgs>() == 48);
 
+/// Of a block of a portable kernel.
 const THREADS: u32 = 256;
-/// Rows of a block.
+/// Rows of a block of a portable kernel.
 const SIDE: usize = 64;
 /// Columns of a head that a block may have: the kernels there are.
 const WIDTHS: [usize; 4] = [32, 64, 96, 128];
@@ -98,53 +120,149 @@ pub(super) fn scratch(pass: Pass, saved: usize) -> usize {
     if pass == Pass::Vjp { 4 * saved } else { 0 }
 }
 
+/// Which kernels a call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// What the shape and dtype suggest.
+    Rule,
+    /// Those that take everything.
+    Portable,
+    /// Those for tensor cores, with blocks of so many rows where there are several kinds.
+    TensorCores(usize),
+}
+
 /// One pass.
-pub(super) fn run(op: Attention, pass: Pass, io: &DeviceIo, queue: &Queue) -> Result<()> {
-    let (dims, dtype) = (Dims::new(op.heads, io.x[0].shape), io.x[0].dtype);
-    let (column_blocks, width) = columns(dims.dim);
-    let axes = Axes {
-        seq: dims.seq as u64,
-        heads: dims.heads as u32,
-        dim: dims.dim as u32,
-        column_blocks: column_blocks as u32,
-        scale: 1.0 / (dims.dim as f32).sqrt(),
-    };
-    let grid = (dims.batch * dims.heads * column_blocks * dims.seq.div_ceil(SIDE)) as u32;
-    let kernel = |pass: &str| format!("attention_{pass}_{width}_{}", dtype.suffix());
-    let at = |t: Option<DeviceTensor>, name| t.map_or(Ok(Ptr::NULL), |t| t.stored(dtype, "attention", name));
-    let (q, k, v, mask) = (io.x[0].at, at(Some(io.x[1]), "k")?, at(Some(io.x[2]), "v")?, io.x[3].at);
+pub fn run(op: Attention, pass: Pass, io: &DeviceIo, queue: &Queue) -> Result<()> {
+    run_as(Choice::Rule, op, pass, io, queue)
+}
+
+/// The same by kernels of one's own choice, if they take it.
+pub fn run_as(choice: Choice, op: Attention, pass: Pass, io: &DeviceIo, queue: &Queue) -> Result<()> {
+    let call = Call::new(choice, op, io, queue);
+    let (q, k, v, mask) = (io.x[0].at, call.at(Some(io.x[1]), "k")?, call.at(Some(io.x[2]), "v")?, io.x[3].at);
+    let (axes, y, lse) = (call.axes, call.at(Some(io.y), "y")?, io.saved);
     match pass {
-        Pass::Forward => {
-            let args = ForwardArgs { q, k, v, mask, y: at(Some(io.y), "y")?, lse: io.saved, axes };
-            queue.launch(&kernel("forward"), grid, THREADS, 0, &args)
-        }
+        Pass::Forward => call.launch(Part::Forward, &[q, k, v, y], &ForwardArgs { q, k, v, mask, y, lse, axes }),
         Pass::Jvp => {
-            let (dq, dk, dv) = (at(io.dx[0], "dq")?, at(io.dx[1], "dk")?, at(io.dx[2], "dv")?);
-            let dy = at(Some(io.dy()?), "dy")?;
-            let args = JvpArgs { q, k, v, mask, lse: io.saved, dq, dk, dv, dy, axes };
-            queue.launch(&kernel("jvp"), grid, THREADS, 0, &args)
+            let [dq, dk, dv] = call.tangents(io)?;
+            let dy = call.at(Some(io.dy()?), "dy")?;
+            match call.tensor_cores(Part::Jvp, &[q, k, v, y, dq, dk, dv, dy]) {
+                Some(config) => {
+                    let args = DualArgs { q, k, v, mask, dq, dk, dv, y, lse, dy, axes };
+                    call.launch_as(&config, &args)
+                }
+                None => call.portable(Part::Jvp, &JvpArgs { q, k, v, mask, lse, dq, dk, dv, dy, axes }),
+            }
         }
         Pass::Vjp => {
-            let (y, gy, delta) = (at(Some(io.y), "y")?, at(Some(io.dy()?), "gy")?, queue.scratch);
-            let to = |i: usize, name| at(io.gx[i].map(|g| g.to), name);
+            let (gy, delta) = (call.at(Some(io.dy()?), "gy")?, queue.scratch);
+            let to = |i: usize, name| call.at(io.gx[i].map(|g| g.to), name);
             let (gq, gk, gv) = (to(0, "gq")?, to(1, "gk")?, to(2, "gv")?);
             let add = [0, 1, 2].map(|i| u32::from(io.gx[i].is_some_and(|g| g.add)) << i).iter().sum();
-            let args = VjpArgs { q, k, v, mask, lse: io.saved, gy, delta, gq, gk, gv, axes, add, unused: 0 };
-
-            let rows = dims.batch * dims.seq * dims.heads;
-            let (heads, dim) = (axes.heads, axes.dim);
-            let sums = DeltaArgs { y, gy, delta, rows: rows as u64, seq: axes.seq, heads, dim };
-            let name = format!("attention_delta_{}", dtype.suffix());
-            queue.launch(&name, queue.blocks(rows, THREADS as usize / 32), THREADS, 0, &sums)?;
+            let args = VjpArgs { q, k, v, mask, lse, gy, delta, gq, gk, gv, axes, add, unused: 0 };
+            call.delta(y, gy)?;
+            let all = [q, k, v, gy, gq, gk, gv];
             if !gq.is_null() {
-                queue.launch(&kernel("vjp_q"), grid, THREADS, 0, &args)?;
+                call.launch(Part::VjpQ, &all, &args)?;
             }
             if !gk.is_null() || !gv.is_null() {
-                queue.launch(&kernel("vjp_kv"), grid, THREADS, 0, &args)?;
+                call.launch(Part::VjpKv, &all, &args)?;
             }
             Ok(())
         }
         Pass::Dual => crate::ops::in_turn(&op, io, queue),
+    }
+}
+
+/// Forward and jvp at once; by portable kernels one after the other.
+pub fn dual_as(choice: Choice, op: Attention, io: &DeviceIo, queue: &Queue) -> Result<()> {
+    let call = Call::new(choice, op, io, queue);
+    let (q, k, v, mask) = (io.x[0].at, call.at(Some(io.x[1]), "k")?, call.at(Some(io.x[2]), "v")?, io.x[3].at);
+    let [dq, dk, dv] = call.tangents(io)?;
+    let (axes, y, lse, dy) = (call.axes, call.at(Some(io.y), "y")?, io.saved, call.at(Some(io.dy()?), "dy")?);
+    match call.tensor_cores(Part::Dual, &[q, k, v, y, dq, dk, dv, dy]) {
+        Some(config) => call.launch_as(&config, &DualArgs { q, k, v, mask, dq, dk, dv, y, lse, dy, axes }),
+        None => {
+            run_as(Choice::Portable, op, Pass::Forward, io, queue)?;
+            run_as(Choice::Portable, op, Pass::Jvp, io, queue)
+        }
+    }
+}
+
+/// What all launches of a pass share.
+struct Call<'a> {
+    choice: Choice,
+    shape: AttentionShape,
+    dtype: Dtype,
+    axes: Axes,
+    queue: &'a Queue<'a>,
+}
+
+impl<'a> Call<'a> {
+    fn new(choice: Choice, op: Attention, io: &DeviceIo, queue: &'a Queue) -> Self {
+        let Dims { batch, seq, heads, dim } = Dims::new(op.heads, io.x[0].shape);
+        let shape = AttentionShape { batch, seq, heads, dim };
+        let axes = Axes {
+            seq: shape.seq as u64,
+            heads: shape.heads as u32,
+            dim: shape.dim as u32,
+            column_blocks: columns(shape.dim).0 as u32,
+            scale: 1.0 / (shape.dim as f32).sqrt(),
+        };
+        Self { choice, shape, dtype: io.x[0].dtype, axes, queue }
+    }
+
+    /// Where a tensor lies; null for one that is not there.
+    fn at(&self, t: Option<DeviceTensor>, name: &str) -> Result<Ptr> {
+        t.map_or(Ok(Ptr::NULL), |t| t.stored(self.dtype, "attention", name))
+    }
+
+    fn tangents(&self, io: &DeviceIo) -> Result<[Ptr; 3]> {
+        Ok([self.at(io.dx[0], "dq")?, self.at(io.dx[1], "dk")?, self.at(io.dx[2], "dv")?])
+    }
+
+    /// The tensor-core kernel of a part for tensors that lie there, if one takes them.
+    fn tensor_cores(&self, part: Part, tensors: &[Ptr]) -> Option<AttentionConfig> {
+        let takes = self.dtype == Dtype::Bf16 && self.shape.fits() && aligned(tensors);
+        match self.choice {
+            _ if !takes => None,
+            Choice::Portable => None,
+            Choice::Rule => Some(self.shape.config(part)),
+            Choice::TensorCores(rows) => Some(self.shape.config_of(part, rows)),
+        }
+    }
+
+    fn launch<A: Args>(&self, part: Part, tensors: &[Ptr], args: &A) -> Result<()> {
+        match self.tensor_cores(part, tensors) {
+            Some(config) => self.launch_as(&config, args),
+            None => self.portable(part, args),
+        }
+    }
+
+    fn launch_as<A: Args>(&self, config: &AttentionConfig, args: &A) -> Result<()> {
+        let blocks = self.shape.blocks(config.rows) as u32;
+        self.queue.launch(&config.kernel(), blocks, config::THREADS, config.shared(), args)
+    }
+
+    fn portable<A: Args>(&self, part: Part, args: &A) -> Result<()> {
+        let (column_blocks, width) = columns(self.shape.dim);
+        let grid = (self.shape.blocks(SIDE) * column_blocks) as u32;
+        let kernel = format!("attention_{}_{width}_{}", part.name(), self.dtype.suffix());
+        self.queue.launch(&kernel, grid, THREADS, 0, args)
+    }
+
+    /// gy y of each query and head, into scratch.
+    fn delta(&self, y: Ptr, gy: Ptr) -> Result<()> {
+        let AttentionShape { batch, seq, heads, dim } = self.shape;
+        let rows = batch * seq * heads;
+        let (heads, dim) = (heads as u32, dim as u32);
+        let args = DeltaArgs { y, gy, delta: self.queue.scratch, rows: rows as u64, seq: seq as u64, heads, dim };
+        if self.tensor_cores(Part::VjpQ, &[y, gy]).is_some() {
+            let blocks = self.queue.blocks(rows, config::THREADS as usize / 16);
+            return self.queue.launch("attention_mma_delta", blocks, config::THREADS, 0, &args);
+        }
+        let kernel = format!("attention_delta_{}", self.dtype.suffix());
+        self.queue.launch(&kernel, self.queue.blocks(rows, THREADS as usize / 32), THREADS, 0, &args)
     }
 }
 

@@ -1,17 +1,21 @@
-//! Matrix products on a device: launches of kernels/gemm.cu.
-use super::shape::{GemmConfig, GemmShape, Layout};
-use crate::Result;
-use crate::gpu::{Args, Dtype, Ptr, Queue};
+//! Matrix products on a device: launches of kernels/gemm.cu and kernels/gemm_mma_*.cu.
+use super::{Epilogue, Family, GemmConfig, GemmShape, Layout};
+use crate::gpu::{Args, Ptr, Queue};
 use crate::ops::DeviceTensor;
+use crate::{Error, Result};
 
-/// As `GemmArgs` in kernels/gemm.cu.
+/// As `GemmArgs` in kernels/gemm.cuh.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct GemmArgs {
+pub(super) struct GemmArgs {
     a: [Ptr; 2],
     b: [Ptr; 2],
     c: Ptr,
     bias: Ptr,
+    residual: Ptr,
+    slope: Ptr,
+    pre: Ptr,
+    bias_gradient: Ptr,
     partial: Ptr,
     m: u64,
     n: u64,
@@ -25,26 +29,7 @@ struct GemmArgs {
     alpha: f32,
 }
 impl Args for GemmArgs {}
-const _: () = assert!(size_of::<GemmArgs>() == 120);
-
-const THREADS: u32 = 256;
-
-/// What is done to a product before it is stored; the bits are those of `epilogue` in kernels/gemm.cu.
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue {
-    /// f32, one a column; [`Ptr::NULL`] for none.
-    pub bias: Ptr,
-    /// Whether C is added to.
-    pub add: bool,
-}
-
-impl Epilogue {
-    pub const NONE: Self = Self { bias: Ptr::NULL, add: false };
-
-    fn bits(self, c: Dtype) -> u32 {
-        u32::from(self.add) | u32::from(!self.bias.is_null()) << 1 | u32::from(c == Dtype::Bf16) << 2
-    }
-}
+const _: () = assert!(size_of::<GemmArgs>() == 152);
 
 /// C [m, n] = Σ over the pairs of A and B, none to two, all contiguous; then the epilogue. The queue's scratch has room
 /// for a product of this layout, size and number of pairs.
@@ -62,10 +47,14 @@ pub fn product(
     };
     let operands = pairs.iter().map(stored).collect::<Result<Vec<_>>>()?;
     let shape = GemmShape { layout, m, n, k, pairs: pairs.len(), a, b, c: c.dtype };
-    product_as(shape.config(), queue, &shape, &operands, c.at, epilogue)
+    let config = shape.config(queue.device.abilities(), queue.tf32);
+    product_as(config, queue, &shape, &operands, c.at, epilogue)
 }
 
 /// The same in a way of one's own.
+///
+/// # Errors
+/// [`Error::Graph`] for a bias's gradient of another layout than [`Layout::Tn`], or a slope without its activation.
 pub fn product_as(
     config: GemmConfig,
     queue: &Queue,
@@ -74,10 +63,40 @@ pub fn product_as(
     c: Ptr,
     epilogue: Epilogue,
 ) -> Result<()> {
-    let GemmShape { layout, m, n, k, .. } = *shape;
-    if m * n == 0 {
+    let refuse = |what: &str| Err(Error::Graph { op: "gemm", place: shape.to_string(), what: what.into() });
+    if shape.layout != Layout::Tn && !epilogue.bias_gradient.is_null() {
+        return refuse("the sums of op(A)'s rows come with tn alone");
+    }
+    if epilogue.activation.is_none() && !epilogue.slope.is_null() {
+        return refuse("a slope wants the activation it is of");
+    }
+    if shape.m * shape.n == 0 {
         return Ok(());
     }
+    let args = arguments(config, queue, shape, pairs, c, &epilogue);
+    match config.family {
+        Family::Simt => {
+            let (a, b) = (shape.a.suffix(), shape.b.suffix());
+            let kernel = format!("gemm_{}_{}x{}_{a}_{b}", shape.layout.name(), config.tile.rows, config.tile.columns);
+            queue.launch(&kernel, [shape.tiles(config.tile) as u32, args.split], 256, 0, &args)?;
+        }
+        Family::Mma | Family::Wgmma => {
+            let what = format!("{shape} by {config}");
+            return Err(Error::unsupported(queue.device.describe(), what, "there is no such kernel"));
+        }
+    }
+    add_up(queue, &args)
+}
+
+fn arguments(
+    config: GemmConfig,
+    queue: &Queue,
+    shape: &GemmShape,
+    pairs: &[(Ptr, Ptr)],
+    c: Ptr,
+    epilogue: &Epilogue,
+) -> GemmArgs {
+    let GemmShape { layout, m, n, k, .. } = *shape;
     let none = (Ptr::NULL, Ptr::NULL);
     let first = pairs.first().copied().unwrap_or(none);
     let second = pairs.get(1).copied().unwrap_or(none);
@@ -86,11 +105,15 @@ pub fn product_as(
         Layout::Nn => (k, n),
         Layout::Tn => (m, n),
     };
-    let args = GemmArgs {
+    GemmArgs {
         a: [first.0, second.0],
         b: [first.1, second.1],
         c,
         bias: epilogue.bias,
+        residual: epilogue.residual,
+        slope: epilogue.slope,
+        pre: epilogue.pre,
+        bias_gradient: epilogue.bias_gradient,
         partial: queue.scratch,
         m: m as u64,
         n: n as u64,
@@ -102,12 +125,13 @@ pub fn product_as(
         split: config.split as u32,
         epilogue: epilogue.bits(shape.c),
         alpha: 1.0,
-    };
-    let (a, b) = (shape.a.suffix(), shape.b.suffix());
-    let kernel = format!("gemm_{}_{}x{}_{a}_{b}", layout.name(), config.tile.rows, config.tile.columns);
-    queue.launch(&kernel, [shape.tiles(config.tile) as u32, args.split], THREADS, 0, &args)?;
-    match config.split {
+    }
+}
+
+/// The parts of a sum that was split, in their order, and the epilogue; whatever kernel left them in scratch.
+pub(super) fn add_up(queue: &Queue, args: &GemmArgs) -> Result<()> {
+    match args.split {
         1 => Ok(()),
-        _ => queue.launch("gemm_split_sum", queue.blocks(m * n, THREADS as usize), THREADS, 0, &args),
+        _ => queue.launch("gemm_split_sum", queue.blocks((args.m * args.n) as usize, 256), 256, 0, args),
     }
 }

@@ -1,6 +1,5 @@
 //! The judge of matrix products on a device: kernels/naive.cu.
-use super::cuda::Epilogue;
-use super::shape::{GemmShape, Layout};
+use super::{Epilogue, GemmShape, Layout};
 use crate::Result;
 use crate::gpu::{Args, Dtype, Ptr, Queue};
 
@@ -26,7 +25,8 @@ struct NaiveArgs {
 impl Args for NaiveArgs {}
 const _: () = assert!(size_of::<NaiveArgs>() == 96);
 
-/// What [`super::cuda::product_as`] makes of one pair, an element a thread and summed in f64: its judge on the device.
+/// What [`super::cuda::product_as`] makes of one pair, an element a thread and summed in f64: its judge on the device. Of the
+/// epilogue it has the bias and the adding.
 pub fn naive(queue: &Queue, shape: &GemmShape, (a, b): (Ptr, Ptr), c: Ptr, epilogue: Epilogue) -> Result<()> {
     let GemmShape { layout, m, n, k, .. } = *shape;
     if m * n == 0 {

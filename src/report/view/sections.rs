@@ -69,6 +69,10 @@ pub fn tiles(run: &Run) -> Vec<Tile> {
         let value =
             if last.step < last.steps { format!("{} of {}", last.step, last.steps) } else { grouped(last.step) };
         tile("Steps".into(), value, format!("{each} each (median), {} epochs", number(last.epoch)));
+        let total = |of: fn(&Step) -> f64| run.steps.iter().map(|step| of(step)).sum::<f64>();
+        let (waited, taken) = (total(|step| step.data_wait), total(|step| step.milliseconds));
+        let note = format!("of the steps' time, {} ms each", number(waited / run.steps.len() as f64));
+        tile("Data wait".into(), percent(waited / taken.max(f64::MIN_POSITIVE)), note);
     }
     if !run.steps.is_empty() || run.seconds > 0.0 {
         tile("Time".into(), duration(run.seconds), run.start.map(device).unwrap_or_default());

@@ -4,21 +4,32 @@ use crate::ops::Activation;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 
+mod cnn;
+mod vit;
+pub use cnn::{LeNet5Config, ResNetCifarConfig, ResNetConfig, VggConfig};
+pub use vit::{VitConfig, VitFamily};
+
 /// The file as it stands, in its order; what fipk does not know stays in it.
 pub type RawConfig = Map<String, Value>;
 
 /// The `model_type`s fipk builds.
-pub const MODEL_TYPES: [&str; 3] = ["bert", "distilbert", "mlp"];
+pub const MODEL_TYPES: [&str; 9] =
+    ["bert", "distilbert", "vit", "deit", "resnet", "resnet_cifar", "vgg", "lenet5", "mlp"];
 
 /// Upper limits that no real model comes near: they turn a corrupt number into an error instead of an allocation.
-const MAX_WIDTH: usize = 1 << 20;
-const MAX_LAYERS: usize = 1 << 12;
+pub(in crate::models) const MAX_WIDTH: usize = 1 << 20;
+pub(in crate::models) const MAX_LAYERS: usize = 1 << 12;
 const MAX_ROWS: usize = 1 << 28;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Config {
     Bert(BertConfig),
     DistilBert(DistilBertConfig),
+    Vit(VitConfig),
+    ResNet(ResNetConfig),
+    ResNetCifar(ResNetCifarConfig),
+    Vgg(VggConfig),
+    LeNet5(LeNet5Config),
     Mlp(MlpConfig),
 }
 
@@ -118,6 +129,12 @@ impl Config {
         let parse = match model_type {
             "bert" => Fields::bert,
             "distilbert" => Fields::distilbert,
+            "vit" => Fields::vit,
+            "deit" => Fields::deit,
+            "resnet" => Fields::resnet,
+            "resnet_cifar" => Fields::resnet_cifar,
+            "vgg" => Fields::vgg,
+            "lenet5" => Fields::lenet5,
             "mlp" => Fields::mlp,
             other => return Err(Error::unsupported(place, format!("model_type {other:?}"), known())),
         };
@@ -129,6 +146,11 @@ impl Config {
         match self {
             Self::Bert(_) => "bert",
             Self::DistilBert(_) => "distilbert",
+            Self::Vit(c) => c.family.model_type(),
+            Self::ResNet(_) => "resnet",
+            Self::ResNetCifar(_) => "resnet_cifar",
+            Self::Vgg(_) => "vgg",
+            Self::LeNet5(_) => "lenet5",
             Self::Mlp(_) => "mlp",
         }
     }
@@ -137,6 +159,11 @@ impl Config {
         match self {
             Self::Bert(c) => &c.task,
             Self::DistilBert(c) => &c.task,
+            Self::Vit(c) => &c.task,
+            Self::ResNet(c) => &c.task,
+            Self::ResNetCifar(c) => &c.task,
+            Self::Vgg(c) => &c.task,
+            Self::LeNet5(c) => &c.task,
             Self::Mlp(c) => &c.task,
         }
     }
@@ -146,8 +173,15 @@ impl Config {
         match self {
             Self::Bert(_) => Some("bert."),
             Self::DistilBert(_) => Some("distilbert."),
-            Self::Mlp(_) => None,
+            Self::Vit(c) => Some(c.family.prefix()),
+            Self::ResNet(_) => Some("resnet."),
+            Self::ResNetCifar(_) | Self::Vgg(_) | Self::LeNet5(_) | Self::Mlp(_) => None,
         }
+    }
+
+    /// Whether it is a form of fipk's own, which no class of `transformers` reads.
+    pub fn own(&self) -> bool {
+        matches!(self, Self::ResNetCifar(_) | Self::Vgg(_) | Self::LeNet5(_) | Self::Mlp(_))
     }
 
     /// (duplicate, original): the names that share one tensor, which is stored under the original.
@@ -166,7 +200,7 @@ impl Config {
 }
 
 /// The function of a name, for the names `transformers` gives to functions that are exactly these.
-pub(super) fn activation(name: &str) -> Option<Activation> {
+pub(in crate::models) fn activation(name: &str) -> Option<Activation> {
     Some(match name {
         "gelu" | "gelu_python" => Activation::GeluErf,
         "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
@@ -294,7 +328,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    fn task(&self) -> Result<Task> {
+    pub(in crate::models) fn task(&self) -> Result<Task> {
         let architectures = match self.get("architectures") {
             None => Vec::new(),
             Some(value) => serde_json::from_value(value.clone())
@@ -360,6 +394,6 @@ impl Fields<'_> {
     }
 }
 
-fn default_labels(count: usize) -> Vec<String> {
+pub(in crate::models) fn default_labels(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("LABEL_{i}")).collect()
 }

@@ -1,0 +1,294 @@
+//! A network on an engine as a [`Map`]: J v by tangent programs, Jᵀ u by reverse programs, batch after batch, so that
+//! nothing of the size of the data but its outputs is kept.
+use super::map::Map;
+use super::space::Space;
+use crate::engine::{Bindings, Data, Engine, Loaded, Vector};
+use crate::graph::{Graph, Mode, Program, Wrt};
+use crate::ops::gemm::nt;
+use crate::params::Role;
+use crate::rng::Rng;
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Weights that [`Map::inner`] takes at a time.
+const STRETCH: usize = 4096;
+
+/// The numbers of an input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    Real(Vec<f32>),
+    Index(Vec<i32>),
+}
+
+/// Examples side by side, as a network takes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch<S> {
+    /// What a graph is built for.
+    pub shape: S,
+    pub inputs: Vec<(String, Numbers)>,
+    /// Which rows of the logits count: examples and not padding; attended positions of a network with logits at each.
+    pub counts: Vec<bool>,
+}
+
+impl<S> Batch<S> {
+    /// How many rows count.
+    pub fn counted(&self) -> usize {
+        self.counts.iter().filter(|&&c| c).count()
+    }
+}
+
+/// A network over a data set, in batches that are always the same.
+pub trait Samples {
+    /// Rows of a batch, and of what size they are.
+    type Shape: Copy + Eq + Hash;
+
+    /// How many batches there are.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// # Errors
+    /// What reading the data says.
+    fn get(&self, batch: usize) -> Result<Batch<Self::Shape>>;
+
+    /// The network for such a batch, its outputs marked "logits".
+    ///
+    /// # Errors
+    /// What building it says.
+    fn graph(&self, shape: Self::Shape) -> Result<Graph>;
+}
+
+struct Programs {
+    tangent: Loaded,
+    reverse: Loaded,
+}
+
+/// See the module. Weights that the layout freezes stay out: a direction has zeros there.
+pub struct OnEngine<'a, S: Samples> {
+    engine: &'a mut dyn Engine,
+    samples: &'a S,
+    programs: HashMap<S::Shape, Programs>,
+    /// Vectors that are free again.
+    spare: Vec<Vector>,
+    rows: usize,
+    width: usize,
+}
+
+impl<'a, S: Samples> OnEngine<'a, S> {
+    /// # Errors
+    /// [`Error::Data`] for data without a row that counts; what graphs and data say.
+    pub fn new(engine: &'a mut dyn Engine, samples: &'a S) -> Result<Self> {
+        let (mut rows, mut width) = (0, 0);
+        for i in 0..samples.len() {
+            let batch = samples.get(i)?;
+            rows += batch.counted();
+            if width == 0 {
+                let graph = samples.graph(batch.shape)?;
+                width = graph.tensor(graph.mark("logits")?).shape.last().copied().unwrap_or(1);
+            }
+        }
+        if rows * width == 0 {
+            return Err(Error::data("metric", "no outputs to look at", "give a data set with at least one example"));
+        }
+        Ok(Self { engine, samples, programs: HashMap::new(), spare: Vec::new(), rows, width })
+    }
+
+    pub fn engine(&mut self) -> &mut dyn Engine {
+        self.engine
+    }
+
+    fn programs(&mut self, shape: S::Shape) -> Result<(Loaded, Loaded)> {
+        if let Some(p) = self.programs.get(&shape) {
+            return Ok((p.tangent, p.reverse));
+        }
+        let graph = self.samples.graph(shape)?;
+        let frozen = self.engine.layout().with_role(Role::Frozen).map(|s| s.name.clone()).collect();
+        let wrt = Wrt { frozen, ..Wrt::params() };
+        let tangent = self.engine.load(Program::compile(&graph, Mode::Tangent, &wrt, "logits")?)?;
+        let reverse = self.engine.load(Program::compile(&graph, Mode::Reverse, &wrt, "logits")?)?;
+        self.programs.insert(shape, Programs { tangent, reverse });
+        Ok((tangent, reverse))
+    }
+
+    /// `each` of every batch, with the number of rows that count before it.
+    fn batches(&mut self, mut each: impl FnMut(&mut Self, &Batch<S::Shape>, usize) -> Result<usize>) -> Result<()> {
+        let mut first = 0;
+        for i in 0..self.samples.len() {
+            let batch = self.samples.get(i)?;
+            first += each(self, &batch, first)?;
+        }
+        Ok(())
+    }
+
+    /// "logits" or "tangent", J v, of one batch; rows that count alone.
+    fn forward(&mut self, batch: &Batch<S::Shape>, w: Vector, v: Vector, name: &str) -> Result<Vec<f64>> {
+        let (tangent, _) = self.programs(batch.shape)?;
+        let inputs = bind(batch);
+        self.engine.run(tangent, &Bindings { tangents: Some(v), ..Bindings::new(w, &inputs) })?;
+        let all = self.engine.fetch(tangent, name)?;
+        Ok(counted(batch, &all, self.width))
+    }
+
+    fn reverse(&mut self, batch: &Batch<S::Shape>, w: Vector, u: &[f64], g: Vector, add: bool) -> Result<()> {
+        let (_, reverse) = self.programs(batch.shape)?;
+        let (mut seed, mut rows) = (vec![0.0f32; batch.counts.len() * self.width], u.chunks(self.width));
+        for (to, &counts) in seed.chunks_mut(self.width).zip(&batch.counts) {
+            if counts {
+                let row = rows.next().unwrap_or_default();
+                to.iter_mut().zip(row).for_each(|(to, &u)| *to = u as f32);
+            }
+        }
+        let inputs = bind(batch);
+        let with = Bindings { cotangents: Some(g), accumulate: add, seed: Some(&seed), ..Bindings::new(w, &inputs) };
+        self.engine.run(reverse, &with)
+    }
+}
+
+fn bind<S>(batch: &Batch<S>) -> Vec<(&str, Data<'_>)> {
+    fn bound((name, numbers): &(String, Numbers)) -> (&str, Data<'_>) {
+        match numbers {
+            Numbers::Real(x) => (name.as_str(), Data::Real(x)),
+            Numbers::Index(x) => (name.as_str(), Data::Index(x)),
+        }
+    }
+    batch.inputs.iter().map(bound).collect()
+}
+
+fn counted<S>(batch: &Batch<S>, all: &[f32], width: usize) -> Vec<f64> {
+    let rows = all.chunks(width).zip(&batch.counts).filter(|(_, counts)| **counts);
+    rows.flat_map(|(row, _)| row.iter().map(|&x| f64::from(x))).collect()
+}
+
+impl<S: Samples> Space for OnEngine<'_, S> {
+    type Vector = Vector;
+
+    fn dim(&self) -> usize {
+        let layout = self.engine.layout();
+        layout.parameters() - layout.count(Role::Frozen)
+    }
+
+    fn zeros(&mut self) -> Result<Vector> {
+        let Some(v) = self.spare.pop() else { return self.engine.zeros() };
+        self.engine.scale(0.0, v)?;
+        Ok(v)
+    }
+
+    fn normal(&mut self, seed: u64, stream: u64, to: &mut Vector) -> Result<()> {
+        let mut rng = Rng::new(seed, stream);
+        let trained = self.engine.layout().spans().iter().filter(|s| s.role != Role::Frozen);
+        let spans: Vec<_> = trained.map(|s| s.range()).collect();
+        for range in spans {
+            let numbers: Vec<f32> = range.clone().map(|_| rng.normal()).collect();
+            self.engine.write(*to, range.start, &numbers)?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &Vector, to: &mut Vector) -> Result<()> {
+        self.engine.copy(*from, *to)
+    }
+
+    fn axpy(&mut self, a: f64, x: &Vector, y: &mut Vector) -> Result<()> {
+        self.engine.axpy(a as f32, *x, *y)
+    }
+
+    fn scale(&mut self, a: f64, x: &mut Vector) -> Result<()> {
+        self.engine.scale(a as f32, *x)
+    }
+
+    /// Over what is trained.
+    fn dot(&self, x: &Vector, y: &Vector) -> Result<f64> {
+        self.engine.dot(*x, *y, 0..self.engine.layout().range(Role::Frozen).start)
+    }
+
+    fn recycle(&mut self, x: Vector) {
+        self.spare.push(x);
+    }
+}
+
+impl<S: Samples> Map for OnEngine<'_, S> {
+    fn samples(&self) -> usize {
+        self.rows
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Products are in f32.
+    fn precision(&self) -> f64 {
+        f64::from(f32::EPSILON)
+    }
+
+    fn value(&mut self, w: &Vector) -> Result<Vec<f64>> {
+        let none = self.zeros()?;
+        let mut all = Vec::with_capacity(self.rows * self.width);
+        self.batches(|map, batch, _| {
+            all.extend(map.forward(batch, *w, none, "logits")?);
+            Ok(0)
+        })?;
+        self.recycle(none);
+        Ok(all)
+    }
+
+    fn jv(&mut self, w: &Vector, v: &Vector) -> Result<Vec<f64>> {
+        let mut all = Vec::with_capacity(self.rows * self.width);
+        self.batches(|map, batch, _| {
+            all.extend(map.forward(batch, *w, *v, "tangent")?);
+            Ok(0)
+        })?;
+        Ok(all)
+    }
+
+    fn jtu(&mut self, w: &Vector, u: &[f64], g: &mut Vector) -> Result<()> {
+        let mut add = false;
+        self.batches(|map, batch, first| {
+            let rows = batch.counted();
+            let part = &u[first * map.width..(first + rows) * map.width];
+            // A row of J is of one batch alone.
+            if part.iter().any(|&u| u != 0.0) {
+                map.reverse(batch, *w, part, *g, add)?;
+                add = true;
+            }
+            Ok(rows)
+        })?;
+        if add { Ok(()) } else { self.engine.scale(0.0, *g) }
+    }
+
+    /// As one product of matrices in f32 for every [`STRETCH`] of weights, added up in f64.
+    fn inner(&mut self, x: &[Vector], y: &[Vector]) -> Result<Vec<f64>> {
+        let (m, n) = (x.len(), y.len());
+        let (mut a, mut b) = (vec![0.0f32; m * STRETCH], vec![0.0f32; n * STRETCH]);
+        let (mut part, mut all) = (vec![0.0f32; m * n], vec![0.0f64; m * n]);
+        let trained = self.engine.layout().range(Role::Frozen).start;
+        for at in (0..trained).step_by(STRETCH) {
+            let k = STRETCH.min(trained - at);
+            for (vectors, to) in [(x, &mut a), (y, &mut b)] {
+                for (v, row) in vectors.iter().zip(to.chunks_mut(k)) {
+                    self.engine.read(*v, at, row)?;
+                }
+            }
+            nt((m, n, k), &a[..m * k], &b[..n * k], false, &mut part);
+            all.iter_mut().zip(&part).for_each(|(sum, &p)| *sum += f64::from(p));
+        }
+        Ok(all)
+    }
+
+    fn product(
+        &mut self,
+        w: &Vector,
+        v: &Vector,
+        between: &mut dyn FnMut(usize, &mut [f64]),
+        g: &mut Vector,
+    ) -> Result<()> {
+        self.batches(|map, batch, first| {
+            let mut u = map.forward(batch, *w, *v, "tangent")?;
+            between(first, &mut u);
+            map.reverse(batch, *w, &u, *g, first > 0)?;
+            Ok(u.len() / map.width)
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! The sphere-constrained quadratic through weight space, where there are fewer weights than outputs: the generalised
+//! Lanczos trust-region method (Gould, Lucidi, Roma and Toint 1999) on the boundary of the region.
+use super::sphere::{lengthen, secular};
+use super::{Goal, Step};
+use crate::Result;
+use crate::geometry::lanczos::{Krylov, Search, largest};
+use crate::geometry::map::{Map, OutputMetric};
+use crate::geometry::pullback::Pullback;
+use crate::geometry::space::{Space, Symmetric, plain};
+use crate::geometry::tridiagonal::Ritz;
+
+/// −g, whose largest eigenvalue is that of g nearest to zero.
+struct Negative<'p, 'a, M: Map>(&'p mut Pullback<'a, M>);
+
+impl<M: Map> Space for Negative<'_, '_, M> {
+    type Vector = M::Vector;
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+    fn zeros(&mut self) -> Result<M::Vector> {
+        self.0.zeros()
+    }
+    fn normal(&mut self, seed: u64, stream: u64, to: &mut M::Vector) -> Result<()> {
+        self.0.normal(seed, stream, to)
+    }
+    fn copy(&mut self, from: &M::Vector, to: &mut M::Vector) -> Result<()> {
+        self.0.copy(from, to)
+    }
+    fn axpy(&mut self, a: f64, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
+        self.0.axpy(a, x, y)
+    }
+    fn scale(&mut self, a: f64, x: &mut M::Vector) -> Result<()> {
+        self.0.scale(a, x)
+    }
+    fn dot(&self, x: &M::Vector, y: &M::Vector) -> Result<f64> {
+        self.0.dot(x, y)
+    }
+    fn recycle(&mut self, x: M::Vector) {
+        self.0.recycle(x);
+    }
+}
+
+impl<M: Map> Symmetric for Negative<'_, '_, M> {
+    fn apply(&mut self, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
+        self.0.apply(x, y)?;
+        self.0.scale(-1.0, y)
+    }
+}
+
+/// (T + μI)⁻¹ ‖b‖ e₁ from the eigenpairs of T.
+fn coefficients(ritz: &Ritz, norm: f64, mu: f64) -> Vec<f64> {
+    let mut h = vec![0.0; ritz.values.len()];
+    for (i, theta) in ritz.values.iter().enumerate() {
+        plain::axpy(norm * ritz.first(i) / (theta + mu), ritz.vector(i), &mut h);
+    }
+    h
+}
+
+pub(super) fn through_weights<M: Map>(
+    map: &mut M,
+    w: &M::Vector,
+    kind: OutputMetric,
+    b: &M::Vector,
+    &Goal { epsilon, accuracy, seed, .. }: &Goal,
+) -> Result<Step<M::Vector>> {
+    let precision = map.precision();
+    let mut start = map.zeros()?;
+    map.copy(b, &mut start)?;
+    let mut g = Pullback::new(map, w, kind)?;
+    let (mut krylov, norm) = Krylov::new(&mut g, start)?;
+    // With a shift s = μ + θ_min of ‖b‖ / √ε the step is at most √ε long; with one near 0 it is as long as one likes,
+    // since T couples all of its space to b.
+    let most = norm / epsilon.sqrt();
+    let least = most * f64::MIN_POSITIVE.sqrt();
+    let (mut mu, mut h, mut ritz) = (most, Vec::new(), krylov.ritz()?);
+    while !krylov.complete() && krylov.steps() < accuracy.products {
+        krylov.extend(&mut g, precision)?;
+        ritz = krylov.ritz()?;
+        let smallest = ritz.values.last().copied().unwrap_or(0.0);
+        let part = |i: usize, s: f64| (norm * ritz.first(i) / (ritz.values[i] - smallest + s)).powi(2);
+        let length = |s: f64| (0..ritz.values.len()).map(|i| part(i, s)).sum();
+        mu = secular(length, epsilon, least, most).unwrap_or(least) - smallest;
+        h = coefficients(&ritz, norm, mu);
+        if krylov.coupling() * h.last().copied().unwrap_or(0.0).abs() <= accuracy.tolerance * norm {
+            break;
+        }
+    }
+    let (mut products, mut hard) = (krylov.steps(), None);
+    // A Krylov space from b knows the eigenvalues that b has a part along; with μ ≥ 0 the others do not matter.
+    if mu < 0.0 {
+        let search = Search { pairs: 1, tolerance: accuracy.tolerance, products: accuracy.products, seed, precision };
+        let mut found = largest(&mut Negative(&mut g), &search, |_| ())?;
+        products += found.products;
+        let smallest = -found.values.first().copied().unwrap_or(0.0);
+        if mu < -smallest {
+            mu = -smallest;
+            h = coefficients(&ritz, norm, mu);
+            hard = found.vectors.pop();
+        }
+    }
+    let mut psi = krylov.combine(&mut g, &h)?;
+    krylov.recycle(&mut g);
+    let is_hard = hard.is_some();
+    if let Some(z) = hard {
+        lengthen(&mut g, &mut psi, z, epsilon)?;
+    }
+    Ok(Step { psi, mu, squared_speed: 0.0, residual: 0.0, hard: is_hard, products })
+}

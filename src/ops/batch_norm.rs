@@ -1,0 +1,162 @@
+//! y = w (x − μ)/√(v + ε) + b a channel, for x [N, C, ..] and μ, v, w, b \[C\] (Ioffe and Szegedy 2015).
+//!
+//! μ and v are inputs like any other. Running averages make it batch normalisation in evaluation; a batch's own
+//! [`super::Moment`]s make it batch normalisation in training, whose derivative through the statistics is then the
+//! graph's.
+use super::planes::{Planes, sum2};
+use super::{Cost, Cotangent, Op, Pass, Reads, simd};
+use crate::dual::Dual;
+use crate::tensor::{Shape, View, numel};
+use rayon::prelude::*;
+
+/// Inputs: x, mean, variance, weight, bias.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchNorm {
+    pub eps: f32,
+}
+
+/// What a channel's numbers have in common.
+struct Channel {
+    mean: f32,
+    /// 1/√(v + ε).
+    rstd: f32,
+    /// w/√(v + ε).
+    scale: f32,
+    weight: f32,
+}
+
+impl BatchNorm {
+    fn channel(&self, x: &[View], c: usize) -> Channel {
+        let (mean, weight) = (x[1].data[c], x[3].data[c]);
+        let rstd = (1.0 / (f64::from(x[2].data[c]) + f64::from(self.eps)).sqrt()) as f32;
+        Channel { mean, rstd, scale: weight * rstd, weight }
+    }
+
+    fn planes(x: &[View]) -> Planes {
+        Planes::of(x[0].shape).unwrap_or(Planes { batch: 0, channels: 1, area: 1 })
+    }
+}
+
+/// gx (+)= a gy.
+#[inline(always)]
+fn scaled(gx: &mut [f32], gy: &[f32], a: f32, add: bool) {
+    if add {
+        gx.iter_mut().zip(gy).for_each(|(g, v)| *g = a.mul_add(*v, *g));
+    } else {
+        gx.iter_mut().zip(gy).for_each(|(g, v)| *g = a * v);
+    }
+}
+
+impl Op for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+    fn output(&self, x: &[&[usize]]) -> Result<Shape, String> {
+        match *x {
+            [&[_, c, ..], ref rest @ ..] if rest.len() == 4 && rest.iter().all(|s| **s == [c]) => Ok(x[0].to_vec()),
+            _ => Err(format!("wants x [N, C, ..] and mean, variance, weight, bias [C]; got {x:?}")),
+        }
+    }
+    fn reverse_reads(&self) -> Reads {
+        Reads::inputs(&[0, 1, 2, 3])
+    }
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let n = numel(x[0]) as u64;
+        match pass {
+            Pass::Forward => Cost { flops: 3 * n, bytes: 8 * n },
+            Pass::Jvp => Cost { flops: 5 * n, bytes: 12 * n },
+            Pass::Vjp => Cost { flops: 5 * n, bytes: 12 * n },
+        }
+    }
+    fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
+        let Some(p) = Planes::of(x[0].shape) else { return };
+        for (i, y) in y.iter_mut().enumerate() {
+            let c = i / p.area % p.channels;
+            let deviation = (x[2].data[c] + f64::from(self.eps).into()).sqrt();
+            *y = (x[0].data[i] - x[1].data[c]) / deviation * x[3].data[c] + x[4].data[c];
+        }
+    }
+    fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
+        let (p, arch) = (Self::planes(x), simd());
+        p.each(y, |c, plane, y| {
+            let (Channel { mean, scale, .. }, bias) = (self.channel(x, c), x[4].data[c]);
+            let x = p.plane(x[0].data, plane);
+            arch.dispatch(
+                #[inline(always)]
+                || y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean).mul_add(scale, bias)),
+            );
+        });
+    }
+    fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
+        let (p, arch) = (Self::planes(x), simd());
+        let of = |i: usize, c: usize| dx[i].map_or(0.0, |d| d[c]);
+        p.each(dy, |c, plane, dy| {
+            let Channel { mean, rstd, scale, weight } = self.channel(x, c);
+            // dy = scale dx + (x − μ) slope + shift.
+            let slope = rstd * (of(3, c) - 0.5 * weight * rstd * rstd * of(2, c));
+            let shift = of(4, c) - scale * of(1, c);
+            let x = p.plane(x[0].data, plane);
+            let moved = dx[1..].iter().any(Option::is_some);
+            match dx[0].map(|d| p.plane(d, plane)) {
+                Some(dx) if moved => arch.dispatch(
+                    #[inline(always)]
+                    || {
+                        for ((dy, x), dx) in dy.iter_mut().zip(x).zip(dx) {
+                            *dy = scale.mul_add(*dx, (x - mean).mul_add(slope, shift));
+                        }
+                    },
+                ),
+                Some(dx) => arch.dispatch(
+                    #[inline(always)]
+                    || scaled(dy, dx, scale, false),
+                ),
+                None => arch.dispatch(
+                    #[inline(always)]
+                    || dy.iter_mut().zip(x).for_each(|(dy, x)| *dy = (x - mean).mul_add(slope, shift)),
+                ),
+            }
+        });
+    }
+    /// One pass for gx and the sums a plane, Σ gy and Σ gy (x − μ), of which the others are made.
+    fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
+        let (p, arch) = (Self::planes(x), simd());
+        let [gx, rest @ ..] = gx else { return };
+        let wanted = rest.iter().any(Option::is_some);
+        let sum = |c: usize, plane: usize| {
+            let mean = x[1].data[c];
+            sum2(p.plane(gy, plane), p.plane(x[0].data, plane), |g, x| [g, g * (x - mean)])
+        };
+        let sums = match gx {
+            Some(Cotangent { data, add }) => {
+                let add = *add;
+                let mut parts = vec![[0.0; 2]; p.batch * p.channels];
+                data.par_chunks_mut(p.area.max(1)).zip(parts.par_iter_mut()).enumerate().with_min_len(4).for_each(
+                    |(plane, (gx, part))| {
+                        let c = plane % p.channels;
+                        let Channel { scale, .. } = self.channel(x, c);
+                        arch.dispatch(
+                            #[inline(always)]
+                            || scaled(gx, p.plane(gy, plane), scale, add),
+                        );
+                        if wanted {
+                            *part = sum(c, plane);
+                        }
+                    },
+                );
+                p.add_up(&parts)
+            }
+            None if wanted => p.sums(sum),
+            None => return,
+        };
+        for (c, [total, along]) in sums.into_iter().enumerate() {
+            let Channel { rstd, scale, weight, .. } = self.channel(x, c);
+            let (rstd, weight) = (f64::from(rstd), f64::from(weight));
+            let each = [-f64::from(scale) * total, -0.5 * weight * rstd * rstd * rstd * along, rstd * along, total];
+            for (g, v) in rest.iter_mut().zip(each) {
+                if let Some(g) = g {
+                    g.put(c, v as f32);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! Convolutions as stride-1 correlations: y and its tangent, and the cotangent of x, all through one register tile.
+//!
+//! A task takes a few samples (or some output channels of one) and goes over them in bands of rows that stay in cache
+//! with what they read. Where rows are long, the tile reads its pixels in place; where they are short, pixels of many
+//! rows, and samples, are first packed side by side, so that no lane idles. Each output is a sum over blocks of taps,
+//! the blocks and the taps in their order, whatever the tasks.
+use super::buffers;
+use super::planes::{Planes, Tap};
+use super::tile::{Registers, VECTORS, multiply, put, transpose};
+use crate::ops::{Vectorised, simd};
+use pulp::Simd;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Taps whose products are summed in registers before they are added to the sum of the blocks before.
+const TAPS: usize = 256;
+/// Vectors of pixels that share a block of weights while it is in the nearest cache, at most.
+const MOST: usize = 16;
+/// Floats that a task's images may take.
+const BAND: usize = 250_000;
+
+/// One phase of the outputs: every `step`-th row and column from `phase` on.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub phase: [usize; 2],
+    pub taps: Vec<Tap>,
+}
+
+/// What is correlated, for one group of channels after the other.
+#[derive(Debug)]
+pub(super) struct Correlation {
+    pub batch: usize,
+    pub groups: usize,
+    /// Channels of a group.
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Of the images read and written, and which rows and columns of them make a phase.
+    pub from: [usize; 2],
+    pub from_step: [usize; 2],
+    pub to: [usize; 2],
+    pub to_step: [usize; 2],
+    pub parts: Vec<Part>,
+    /// How far apart the weights of two groups, output channels and input channels stand.
+    pub strides: [usize; 3],
+}
+
+/// Images with the weights they meet.
+pub(super) type Term<'a> = (&'a [f32], &'a [f32]);
+
+/// Pixels that stand side by side in the images read, in a batch of tiles, and in the images written.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    from: usize,
+    at: usize,
+    to: usize,
+    len: usize,
+    sample: usize,
+}
+
+/// Tiles that go over the weights together.
+#[derive(Debug)]
+struct Tiles {
+    /// Where the first reads in place, if it does.
+    base: Option<usize>,
+    vectors: usize,
+    runs: Vec<Run>,
+}
+
+/// Rows `first..first + rows` of a part's outputs.
+#[derive(Debug)]
+struct Band {
+    part: usize,
+    first: usize,
+    rows: usize,
+    /// Where each tap reads.
+    offsets: Vec<usize>,
+    tiles: Vec<Tiles>,
+}
+
+/// A task's working memory, kept by its thread from call to call.
+#[derive(Default)]
+struct Scratch {
+    planes: Vec<f32>,
+    panel: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The first `n` floats of a buffer that grows when it must. They hold anything.
+fn first(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
+/// Weights as tiles read them: for each part, group and block of output channels, a row of channels a tap.
+struct Packed {
+    /// (first output channel, channels), the same for each group.
+    blocks: Vec<(usize, usize)>,
+    /// By part and group.
+    data: Vec<Vec<f32>>,
+}
+
+impl Correlation {
+    fn grid(&self, part: &Part) -> [usize; 2] {
+        [0, 1].map(|axis| self.to[axis].saturating_sub(part.phase[axis]).div_ceil(self.to_step[axis]))
+    }
+
+    fn pack(&self, registers: Registers, terms: &[Term]) -> Packed {
+        let whole = self.outputs / registers.channels * registers.channels;
+        let mut blocks: Vec<(usize, usize)> =
+            (0..whole).step_by(registers.channels).map(|o| (o, registers.channels)).collect();
+        blocks.extend((whole..self.outputs).step_by(4).map(|o| (o, 4)));
+        let rows = blocks.iter().map(|b| b.1).sum::<usize>();
+        let pack = |(part, group): (&Part, usize)| {
+            let taps = terms.len() * self.inputs * part.taps.len();
+            let mut data = buffers::take(rows * taps);
+            // A block of channels a task; what is left over at the end in one.
+            let tasks = data.par_chunks_mut((registers.channels * taps).max(1)).enumerate();
+            tasks.for_each(|(nth, mut data)| {
+                let first = nth * registers.channels;
+                for &(o, channels) in blocks.iter().filter(|b| (first..first + registers.channels).contains(&b.0)) {
+                    let (block, rest) = std::mem::take(&mut data).split_at_mut(channels * taps);
+                    let from = group * self.strides[0] + o * self.strides[1];
+                    let each = block.chunks_exact_mut(channels * taps / terms.len());
+                    terms.iter().zip(each).for_each(|((_, w), block)| {
+                        let rows = self.outputs - o;
+                        simd().dispatch(
+                            #[inline(always)]
+                            || self.pack_block(part, &w[from..], rows.min(channels), channels, block),
+                        );
+                    });
+                    data = rest;
+                }
+            });
+            data
+        };
+        let all = self.parts.iter().flat_map(|p| (0..self.groups).map(move |group| (p, group)));
+        Packed { data: all.map(pack).collect(), blocks }
+    }
+
+    /// A row of `channels` weights, `real` of them there, for each input channel and tap of a part.
+    #[inline(always)]
+    fn pack_block(&self, part: &Part, w: &[f32], real: usize, channels: usize, to: &mut [f32]) {
+        let (taps, [_, across, along]) = (part.taps.len(), self.strides);
+        let in_order = part.taps.iter().enumerate().all(|(nth, tap)| tap.weight == nth);
+        if across == 1 {
+            // Taps of one weight each: the channels of a row stand side by side.
+            let rows = to.chunks_exact_mut(channels).zip((0..self.inputs).map(|c| c * along));
+            return rows.for_each(|(to, from)| {
+                to[..real].copy_from_slice(&w[from..from + real]);
+                to[real..].fill(0.0);
+            });
+        }
+        // What stands side by side in a row of weights.
+        let run = if along == taps { self.inputs * taps } else { taps };
+        if in_order && run >= 4 {
+            for (c, to) in to.chunks_exact_mut(channels * run).enumerate() {
+                for i in (0..channels).step_by(4) {
+                    let row = |k: usize| {
+                        let from = c * along + (i + k) * across;
+                        if i + k < real { &w[from..from + run] } else { &[] }
+                    };
+                    transpose([0, 1, 2, 3].map(row), &mut to[i..], channels);
+                }
+            }
+            return;
+        }
+        let mut rows = to.chunks_exact_mut(channels);
+        for (c, tap) in (0..self.inputs).flat_map(|c| part.taps.iter().map(move |tap| (c, tap))) {
+            let from = c * along + tap.weight;
+            let Some(to) = rows.next() else { return };
+            for (i, to) in to[..real].iter_mut().enumerate() {
+                *to = w[from + i * across];
+            }
+            to[real..].fill(0.0);
+        }
+    }
+
+    /// The bands of all parts for `samples` samples that are laid out one after the other.
+    fn bands(&self, planes: &Planes, registers: Registers, samples: usize, sources: usize) -> Vec<Band> {
+        let channels = sources * self.inputs;
+        let mut bands = Vec::new();
+        for (nth, part) in self.parts.iter().enumerate() {
+            let [height, width] = self.grid(part);
+            if samples * height * width == 0 || part.taps.is_empty() {
+                continue;
+            }
+            let rows = (1..=height).rev().find(|rows| planes.len(*rows, channels) * samples <= BAND).unwrap_or(1);
+            let rows = height.div_ceil(height.div_ceil(rows)); // bands of about the same height
+            for first in (0..height).step_by(rows) {
+                let rows = rows.min(height - first);
+                let places = (0..channels).flat_map(|c| part.taps.iter().map(move |tap| (c, tap)));
+                let offsets = places.map(|(c, tap)| planes.offset(rows, c, tap)).collect();
+                let tiles = self.tiles(planes, registers, part, (first, rows), samples, planes.len(rows, channels));
+                bands.push(Band { part: nth, first, rows, offsets, tiles });
+            }
+        }
+        bands
+    }
+
+    /// A band's pixels dealt out to tiles; a sample's images take `each` floats.
+    fn tiles(
+        &self,
+        planes: &Planes,
+        registers: Registers,
+        part: &Part,
+        (first, rows): (usize, usize),
+        samples: usize,
+        each: usize,
+    ) -> Vec<Tiles> {
+        let lanes = registers.lanes;
+        let width = self.grid(part)[1];
+        let to = |i: usize, j: usize| {
+            let row = part.phase[0] + (first + i) * self.to_step[0];
+            row * self.to[1] + part.phase[1] + j * self.to_step[1]
+        };
+        let in_place = in_place(planes.pitch, (rows, width), lanes);
+        let positions = if in_place { (rows - 1) * planes.pitch + width } else { samples * rows * width };
+        // As even as can be: a batch of one vector would go over all weights for it.
+        let vectors = positions.div_ceil(lanes);
+        let wide = vectors.div_ceil(vectors.div_ceil(MOST)) * lanes;
+        let mut all: Vec<Tiles> = Vec::new();
+        let (mut filled, mut runs) = (0, Vec::new());
+        for sample in 0..samples {
+            if in_place {
+                let end = (rows - 1) * planes.pitch + width;
+                for start in (0..end).step_by(wide) {
+                    let stop = end.min(start + wide);
+                    let rows = start / planes.pitch..stop.div_ceil(planes.pitch);
+                    let cut = |i: usize| {
+                        let (a, b) = ((i * planes.pitch).max(start), (i * planes.pitch + width).min(stop));
+                        let run =
+                            |a| Run { from: 0, at: a - start, to: to(i, a - i * planes.pitch), len: b - a, sample };
+                        (a < b).then(|| run(a))
+                    };
+                    let vectors = (stop - start).div_ceil(lanes);
+                    let runs: Vec<Run> = rows.filter_map(cut).collect();
+                    all.push(Tiles { base: Some(sample * each + start), vectors, runs });
+                }
+                continue;
+            }
+            for i in 0..rows {
+                let mut j = 0;
+                while j < width {
+                    let len = (width - j).min(lanes).min(wide - filled);
+                    let from = sample * each + i * planes.pitch + j;
+                    runs.push(Run { from, at: filled, to: to(i, j), len, sample });
+                    (filled, j) = (filled + len, j + len);
+                    if filled == wide {
+                        all.push(Tiles { base: None, vectors: wide / lanes, runs: std::mem::take(&mut runs) });
+                        filled = 0;
+                    }
+                }
+            }
+        }
+        if filled > 0 {
+            all.push(Tiles { base: None, vectors: filled.div_ceil(lanes), runs });
+        }
+        all
+    }
+
+    /// Samples that a task takes: as many as fill the lanes of their tiles and stay in cache.
+    fn samples(&self, planes: &Planes, registers: Registers, sources: usize) -> usize {
+        let Some(part) = self.parts.first() else { return 1 };
+        let [rows, width] = self.grid(part);
+        if rows * width == 0 || in_place(planes.pitch, (rows, width), registers.lanes) {
+            return 1;
+        }
+        let fit = BAND / planes.len(rows, sources * self.inputs).max(1);
+        let most = (3 * MOST * registers.lanes / (rows * width)).min(fit).max(1);
+        // As many tasks for each thread as for the others.
+        let tasks = self.batch.div_ceil(most).next_multiple_of(rayon::current_num_threads());
+        self.batch.div_ceil(tasks)
+    }
+
+    /// y (+)= bias + the sum of the terms; without any, y is set to zero.
+    pub fn run(&self, terms: &[Term], bias: Option<&[f32]>, add: bool, y: &mut [f32]) {
+        let registers = Registers::new();
+        let taps: Vec<Tap> = self.parts.iter().flat_map(|p| p.taps.iter().copied()).collect();
+        let grid = self.parts.first().map_or([0, 0], |p| self.grid(p));
+        let planes = Planes::new(self.from, self.from_step, grid, &taps);
+        let samples = self.samples(&planes, registers, terms.len());
+        let packed = self.pack(registers, terms);
+        let sizes = [samples, self.batch % samples];
+        let bands = sizes.map(|samples| self.bands(&planes, registers, samples, terms.len()));
+        let (pixels, outputs) = (self.to[0] * self.to[1], self.groups * self.outputs);
+        // Fewer samples than threads: deal a sample's output channels out.
+        let few = samples == 1 && self.groups == 1 && self.batch < 2 * rayon::current_num_threads();
+        let share = if few { (self.outputs / 2).next_multiple_of(registers.channels) } else { outputs };
+        let share = if outputs.is_multiple_of(share) { share } else { outputs };
+        let task = |(nth, y): (usize, &mut [f32])| {
+            let (from, outputs) = if share == outputs { (0, outputs) } else { (nth * share % outputs, share) };
+            let count = y.len() / (outputs * pixels);
+            let first = nth * samples * share / (self.groups * self.outputs);
+            let bands = &bands[usize::from(count != samples)];
+            SCRATCH.with_borrow_mut(|scratch| {
+                simd().run(Task {
+                    of: self,
+                    planes: &planes,
+                    packed: &packed,
+                    bands,
+                    terms,
+                    samples: first..first + count,
+                    outputs: from..from + outputs,
+                    bias,
+                    add,
+                    y,
+                    scratch,
+                });
+            });
+        };
+        y.par_chunks_mut(samples * share * pixels).enumerate().for_each(task);
+        packed.data.into_iter().for_each(buffers::give);
+    }
+}
+
+/// Whether tiles read pixels where they stand, the columns between two rows included, or have them packed first.
+fn in_place(pitch: usize, (rows, width): (usize, usize), lanes: usize) -> bool {
+    let end = (rows - 1) * pitch + width;
+    20 * end.next_multiple_of(lanes) <= 22 * rows * width
+}
+
+struct Task<'a> {
+    of: &'a Correlation,
+    planes: &'a Planes,
+    packed: &'a Packed,
+    bands: &'a [Band],
+    terms: &'a [Term<'a>],
+    samples: std::ops::Range<usize>,
+    /// Output channels, of all groups.
+    outputs: std::ops::Range<usize>,
+    bias: Option<&'a [f32]>,
+    add: bool,
+    y: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl Vectorised for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let of = self.of;
+        // Nothing reaches the pixels of such a part.
+        if !self.add && of.parts.iter().any(|p| p.taps.is_empty()) {
+            self.y.fill(0.0);
+        }
+        let Scratch { planes, panel, sums } = std::mem::take(self.scratch);
+        let (mut planes, mut panel, mut sums) = (planes, panel, sums);
+        let (image, lanes) = (of.from[0] * of.from[1], S::F32_LANES);
+        let mut cleared = None;
+        for group in self.outputs.start / of.outputs..self.outputs.end.div_ceil(of.outputs) {
+            let mut laid = None;
+            for band in self.bands {
+                let len = self.planes.len(band.rows, of.inputs);
+                let all = len * self.terms.len() * self.samples.len();
+                let room = first(&mut planes, all + self.planes.slack(lanes));
+                if laid != Some((band.first, band.rows)) {
+                    if cleared != Some((band.first, band.rows)) {
+                        room.fill(0.0);
+                        cleared = Some((band.first, band.rows));
+                    }
+                    let mut to = room[..all].chunks_exact_mut(len);
+                    for sample in self.samples.clone() {
+                        for (x, _) in self.terms {
+                            let at = (sample * of.groups + group) * of.inputs * image;
+                            let Some(to) = to.next() else { continue };
+                            self.planes.fill(s, &x[at..at + of.inputs * image], (band.first, band.rows), to);
+                        }
+                    }
+                    laid = Some((band.first, band.rows));
+                }
+                for tiles in &band.tiles {
+                    self.tiles(s, group, band, tiles, room, &mut panel, &mut sums);
+                }
+            }
+        }
+        *self.scratch = Scratch { planes, panel, sums };
+    }
+}
+
+impl Task<'_> {
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // a place in the loops, and the memory of each
+    fn tiles<S: Simd>(
+        &mut self,
+        s: S,
+        group: usize,
+        band: &Band,
+        tiles: &Tiles,
+        planes: &[f32],
+        panel: &mut Vec<f32>,
+        sums: &mut Vec<f32>,
+    ) {
+        let (of, lanes) = (self.of, S::F32_LANES);
+        // Odd in cache lines, so that rows do not meet in the cache.
+        let wide = lanes * (MOST + 1);
+        let weights = &self.packed.data[band.part * of.groups + group];
+        let taps = band.offsets.len();
+        // The group's output channels that are this task's.
+        let own = self.outputs.start.max(group * of.outputs) - group * of.outputs
+            ..self.outputs.end.min((group + 1) * of.outputs) - group * of.outputs;
+        let blocks = self.packed.blocks.iter().filter(|b| own.contains(&b.0));
+        let rows = own.len().next_multiple_of(8);
+        let sums = first(sums, rows * wide);
+        for (o, sums) in sums.chunks_exact_mut(wide).enumerate() {
+            let bias = self.bias.and_then(|b| b.get(group * of.outputs + own.start + o));
+            sums.fill(bias.copied().unwrap_or(0.0));
+        }
+        let short = lanes >= 8 && tiles.runs.iter().all(|run| run.len <= 8);
+        let in_panel: [usize; TAPS] = std::array::from_fn(|t| t * wide);
+        let eights = tiles.runs.iter().all(|run| run.len == 8);
+        for (nth, offsets) in band.offsets.chunks(TAPS).enumerate() {
+            let (source, base, offsets) = match tiles.base {
+                Some(base) => (planes, base, offsets),
+                None => {
+                    let panel = first(panel, TAPS * wide + lanes);
+                    for (t, offset) in offsets.iter().enumerate() {
+                        let (to, from) = (&mut panel[t * wide..(t + 1) * wide + lanes], &planes[*offset..]);
+                        if eights {
+                            for (to, run) in to.as_chunks_mut::<8>().0.iter_mut().zip(&tiles.runs) {
+                                to.copy_from_slice(&from[run.from..run.from + 8]);
+                            }
+                            continue;
+                        }
+                        for run in &tiles.runs {
+                            // So much each: what is too much is overwritten by the next, or idle.
+                            if short {
+                                to[run.at..run.at + 8].copy_from_slice(&from[run.from..run.from + 8]);
+                            } else {
+                                let from = S::as_simd_f32s(&from[run.from..run.from + lanes]).0;
+                                S::as_mut_simd_f32s(&mut to[run.at..run.at + lanes]).0.copy_from_slice(from);
+                            }
+                        }
+                    }
+                    (&*panel, 0, &in_panel[..offsets.len()])
+                }
+            };
+            for &(o, channels) in blocks.clone() {
+                let a = &weights[o * taps + nth * TAPS * channels..][..offsets.len() * channels];
+                let sums = &mut sums[(o - own.start) * wide..];
+                let mut vector = 0;
+                while vector < tiles.vectors {
+                    let left = tiles.vectors - vector;
+                    // Two tiles of two do better than one of three and one of one.
+                    let v = if left == 4 { 2 } else { left.min(VECTORS) };
+                    let b = (source, base + vector * lanes);
+                    let c = (&mut sums[vector * lanes..], wide, true);
+                    match (channels, v) {
+                        (8, 3) => multiply::<S, 8, 3>(s, a, b, offsets, c),
+                        (8, 2) => multiply::<S, 8, 2>(s, a, b, offsets, c),
+                        (8, _) => multiply::<S, 8, 1>(s, a, b, offsets, c),
+                        (_, 3) => multiply::<S, 4, 3>(s, a, b, offsets, c),
+                        (_, 2) => multiply::<S, 4, 2>(s, a, b, offsets, c),
+                        (_, _) => multiply::<S, 4, 1>(s, a, b, offsets, c),
+                    }
+                    vector += v;
+                }
+            }
+        }
+        let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);
+        for run in &tiles.runs {
+            for o in 0..own.len() {
+                let channel = group * of.outputs + own.start + o - self.outputs.start;
+                let at = (run.sample * self.outputs.len() + channel) * pixels + run.to;
+                let sums = &sums[o * wide + run.at..][..run.len];
+                if step == 1 {
+                    put(s, &mut self.y[at..at + run.len], sums, self.add);
+                } else {
+                    let to = self.y[at..].iter_mut().step_by(step).zip(sums);
+                    to.for_each(|(y, v)| *y = if self.add { *y + v } else { *v });
+                }
+            }
+        }
+    }
+}

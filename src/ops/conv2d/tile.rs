@@ -1,0 +1,92 @@
+//! The register tile that every pass of a convolution but its weight gradient spends its time in: a few output channels
+//! by a few vectors of pixels, over a list of taps.
+use crate::ops::{Vectorised, simd};
+use pulp::Simd;
+
+/// Vectors of pixels in a tile.
+pub(super) const VECTORS: usize = 3;
+
+/// Pixels in a vector, and output channels in a tile: what fits the registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registers {
+    pub lanes: usize,
+    pub channels: usize,
+}
+
+impl Registers {
+    pub fn new() -> Self {
+        struct Ask;
+        impl Vectorised for Ask {
+            type Output = Registers;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> Registers {
+                Registers { lanes: S::F32_LANES, channels: if S::REGISTER_COUNT >= 32 { 8 } else { 4 } }
+            }
+        }
+        simd().run(Ask)
+    }
+}
+
+/// c [M, vectors] (+)= a [taps, M] b, where row t of b begins at `at + offsets[t]`.
+#[inline(always)]
+pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
+    s: S,
+    a: &[f32],
+    (b, at): (&[f32], usize),
+    offsets: &[usize],
+    (c, pitch, add): (&mut [f32], usize, bool),
+) {
+    let zero = s.splat_f32s(0.0);
+    let mut sums = [[zero; V]; M];
+    let b = &b[at..];
+    for (a, &offset) in a.as_chunks::<M>().0.iter().zip(offsets) {
+        let pixels = &S::as_simd_f32s(&b[offset..offset + V * S::F32_LANES]).0[..V];
+        for i in 0..M {
+            let weight = s.splat_f32s(a[i]);
+            for j in 0..V {
+                sums[i][j] = s.mul_add_e_f32s(weight, pixels[j], sums[i][j]);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        let c = S::as_mut_simd_f32s(&mut c[i * pitch..][..V * S::F32_LANES]).0;
+        for (c, sum) in c.iter_mut().zip(sums) {
+            *c = if add { s.add_f32s(*c, *sum) } else { *sum };
+        }
+    }
+}
+
+/// to = from, or to += from.
+#[inline(always)]
+pub(super) fn put<S: Simd>(s: S, to: &mut [f32], from: &[f32], add: bool) {
+    let (head, tail) = S::as_mut_simd_f32s(to);
+    let (from, rest) = S::as_simd_f32s(from);
+    for (to, from) in head.iter_mut().zip(from) {
+        *to = if add { s.add_f32s(*to, *from) } else { *from };
+    }
+    if !tail.is_empty() {
+        let value = s.partial_load_f32s(rest);
+        let value = if add { s.add_f32s(s.partial_load_f32s(tail), value) } else { value };
+        s.partial_store_f32s(tail, value);
+    }
+}
+
+/// to[j * pitch + i] = rows[i][j]: as many columns as the rows have; an empty row counts as zeros.
+#[inline(always)]
+pub(super) fn transpose(rows: [&[f32]; 4], to: &mut [f32], pitch: usize) {
+    let n = rows.iter().map(|r| r.len()).max().unwrap_or(0);
+    let whole = if rows.iter().all(|r| r.len() == n) { n / 4 } else { 0 };
+    let blocks = rows.map(|r| &r.as_chunks::<4>().0[..whole]);
+    for j in 0..whole {
+        let [a, b, c, d] = blocks.map(|b| b[j]);
+        let to = &mut to[4 * j * pitch..];
+        for k in 0..4 {
+            to[k * pitch..][..4].copy_from_slice(&[a[k], b[k], c[k], d[k]]);
+        }
+    }
+    for j in 4 * whole..n {
+        for (i, row) in rows.iter().enumerate() {
+            to[j * pitch + i] = row.get(j).copied().unwrap_or(0.0);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The cotangent of W: gW[o, t] = Σ_q gy[o, q] x[where tap t reads for pixel q], over all pixels q of all samples.
+//!
+//! With x turned to pixel-major order, what the taps of a kernel's row read for one pixel stands side by side, channels
+//! and all: the register tile of the other passes takes vectors of that, some output channels, and sums over pixels.
+//! Images of few channels stay as they are, and what all taps read for a pixel is copied together first. Samples are
+//! dealt out to a number of partial sums that the sizes alone decide, and these are added in their order.
+use super::buffers;
+use super::planes::{Planes, Tap};
+use super::tile::{Registers, VECTORS, multiply, transpose};
+use crate::ops::{Cotangent, Vectorised, simd};
+use pulp::Simd;
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Pixels whose products are summed in registers at a time.
+const PIXELS: usize = 256;
+/// Floats that a task's images may take.
+const BAND: usize = 120_000;
+/// Floats that all partial sums may take, how many tasks are wanted, and how many output channels one takes at least.
+const SUMS: usize = 1 << 20;
+const TASKS: usize = 8;
+const CHANNELS: usize = 64;
+
+/// The sizes of a convolution, for one group of channels after the other.
+#[derive(Debug)]
+pub(super) struct WeightGradient {
+    pub batch: usize,
+    pub groups: usize,
+    /// Channels of a group.
+    pub inputs: usize,
+    pub outputs: usize,
+    pub from: [usize; 2],
+    pub stride: [usize; 2],
+    pub to: [usize; 2],
+    pub kernel: [usize; 2],
+    /// Whether what a pixel's taps read is copied together, from images that `stride` did not take apart.
+    pub gathered: bool,
+    pub taps: Vec<Tap>,
+}
+
+/// Where things lie, for all tasks.
+struct Plan {
+    planes: Planes,
+    bands: Vec<Band>,
+    /// Floats of a row of sums, and where in it each weight's sum stands.
+    width: usize,
+    places: Vec<usize>,
+    /// How far apart pixels stand in images that are turned.
+    apart: usize,
+    /// Samples whose pixels are summed together.
+    together: usize,
+}
+
+/// Rows of outputs whose images are laid out together.
+struct Band {
+    first: usize,
+    rows: usize,
+    /// Where each pixel reads.
+    offsets: Vec<usize>,
+    /// (where its vectors lie for the first pixel, where its sums begin, vectors) of each tile.
+    tiles: Vec<(usize, usize, usize)>,
+    /// Where each row of each channel's kernel reads, if gathered.
+    kernel_rows: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Scratch {
+    images: Vec<f32>,
+    columns: Vec<f32>,
+    outputs: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Taps that read side by side, as the first of them and the places of all in the kernel.
+fn segments(taps: &[Tap]) -> Vec<(Tap, Vec<usize>)> {
+    let mut taps = taps.to_vec();
+    taps.sort_unstable_by_key(|t| (t.phase[0], t.shift[0], t.phase[1], t.shift[1]));
+    let mut all: Vec<(Tap, Vec<usize>)> = Vec::new();
+    for tap in taps {
+        match all.last_mut() {
+            Some((first, weights))
+                if (first.phase, first.shift[0]) == (tap.phase, tap.shift[0])
+                    && first.shift[1] + weights.len() as isize == tap.shift[1] =>
+            {
+                weights.push(tap.weight);
+            }
+            _ => all.push((tap, vec![tap.weight])),
+        }
+    }
+    all
+}
+
+/// Vectors `from..` of a row of sums, dealt out to tiles that lie at `base` on.
+fn tiles(base: usize, at: usize, vectors: usize, lanes: usize) -> Vec<(usize, usize, usize)> {
+    let (mut all, mut done) = (Vec::new(), 0);
+    while done < vectors {
+        let left = vectors - done;
+        // Two tiles of two do better than one of three and one of one.
+        let v = if left == 4 { 2 } else { left.min(VECTORS) };
+        all.push((base + done * lanes, at + done * lanes, v));
+        done += v;
+    }
+    all
+}
+
+impl WeightGradient {
+    /// g (+)= the sums over all samples.
+    pub fn run(&self, x: &[f32], gy: &[f32], g: &mut Cotangent) {
+        let plan = self.plan(Registers::new().lanes);
+        // By the sizes alone, and not by the threads.
+        let partials = (SUMS / (self.groups * self.outputs * plan.width)).clamp(1, TASKS).min(self.batch);
+        let each = self.batch.div_ceil(partials);
+        let partials = self.batch.div_ceil(each);
+        let parts = TASKS.div_ceil(partials).min(self.outputs / CHANNELS).max(1);
+        let share = self.outputs.div_ceil(parts).next_multiple_of(8);
+        let parts = self.outputs.div_ceil(share);
+        let tasks: Vec<(usize, usize, usize)> = (0..self.groups)
+            .flat_map(|group| (0..parts).flat_map(move |part| (0..partials).map(move |p| (group, part, p))))
+            .collect();
+        let task = |(group, part, partial): (usize, usize, usize)| {
+            let outputs = part * share..self.outputs.min((part + 1) * share);
+            let samples = partial * each..self.batch.min((partial + 1) * each);
+            SCRATCH.with_borrow_mut(|scratch| {
+                simd().run(Task { of: self, plan: &plan, x, gy, group, outputs, samples, scratch })
+            })
+        };
+        let sums: Vec<Vec<f32>> = tasks.into_par_iter().map(task).collect();
+        let add = g.add;
+        g.data.par_chunks_mut(plan.places.len()).enumerate().for_each(|(o, gw)| {
+            let (group, o) = (o / self.outputs, o % self.outputs);
+            let sums = &sums[(group * parts + o / share) * partials..][..partials];
+            let row = o % share * plan.width;
+            for (gw, place) in gw.iter_mut().zip(&plan.places) {
+                let sum: f32 = sums.iter().map(|s| s[row + place]).sum();
+                *gw = if add { *gw + sum } else { sum };
+            }
+        });
+        sums.into_iter().for_each(buffers::give);
+    }
+
+    fn plan(&self, lanes: usize) -> Plan {
+        let ([height, wide], [down, right]) = (self.to, self.stride);
+        let (inputs, kernel) = (self.inputs, self.taps.len());
+        // Side by side from pixel to pixel, unless a tap fills vectors of its own: then an odd number of cache lines
+        // apart, so that pixels do not meet in the cache.
+        let alone = inputs >= 64;
+        let apart = if self.gathered {
+            inputs
+        } else if alone {
+            inputs.next_multiple_of(2 * lanes) + lanes
+        } else {
+            inputs
+        };
+        let segments: Vec<(Tap, Vec<usize>)> =
+            if alone { self.taps.iter().map(|t| (*t, vec![t.weight])).collect() } else { segments(&self.taps) };
+        let (mut width, mut places) = (0, vec![0; inputs * kernel]);
+        let mut starts = Vec::new();
+        if self.gathered {
+            width = (inputs * kernel).next_multiple_of(lanes);
+            places = (0..inputs * kernel).collect();
+        } else {
+            for (_, weights) in &segments {
+                starts.push(width);
+                for (nth, weight) in weights.iter().enumerate() {
+                    (0..inputs).for_each(|c| places[c * kernel + weight] = width + nth * inputs + c);
+                }
+                width += (weights.len() * inputs).next_multiple_of(lanes);
+            }
+        }
+        let (step, reached) = match self.gathered {
+            true => ([1, 1], [(height - 1) * down + 1, (wide - 1) * right + 1]),
+            false => (self.stride, self.to),
+        };
+        let planes = Planes::new(self.from, step, reached, &self.taps);
+        let laid = |rows: usize| if self.gathered { (rows - 1) * down + 1 } else { rows };
+        let rows = (1..=height).rev().find(|rows| planes.len(laid(*rows), apart) <= BAND).unwrap_or(1);
+        let rows = height.div_ceil(height.div_ceil(rows));
+        let fit = BAND / planes.len(laid(rows), apart);
+        let together = if rows == height { (PIXELS / (height * wide)).min(fit).max(1) } else { 1 };
+        let band = |first: usize| {
+            let rows = rows.min(height - first);
+            let pixels = (0..rows).flat_map(|i| (0..wide).map(move |j| (i, j)));
+            let (offsets, tiles, kernel_rows) = if self.gathered {
+                let starts = self.taps.iter().filter(|t| t.weight % self.kernel[1] == 0);
+                let starts = (0..inputs).flat_map(|c| starts.clone().map(move |tap| (c, tap)));
+                (
+                    pixels.map(|(i, j)| i * down * planes.pitch + j * right).collect(),
+                    tiles(0, 0, width / lanes, lanes),
+                    starts.map(|(c, tap)| planes.offset(laid(rows), c, tap)).collect(),
+                )
+            } else {
+                let tiles = segments.iter().zip(&starts).flat_map(|((first, weights), at)| {
+                    let base = planes.offset(rows, 0, first) * apart;
+                    tiles(base, *at, (weights.len() * inputs).div_ceil(lanes), lanes)
+                });
+                (pixels.map(|(i, j)| (i * planes.pitch + j) * apart).collect(), tiles.collect(), Vec::new())
+            };
+            let offsets: Vec<usize> = offsets;
+            let each = planes.len(laid(rows), apart);
+            let offsets = (0..together).flat_map(|nth| offsets.iter().map(move |at| nth * each + at)).collect();
+            Band { first, rows: laid(rows), offsets, tiles, kernel_rows }
+        };
+        let bands = (0..height).step_by(rows).map(band).collect();
+        Plan { planes, bands, width, places, apart, together }
+    }
+}
+
+struct Task<'a> {
+    of: &'a WeightGradient,
+    plan: &'a Plan,
+    x: &'a [f32],
+    gy: &'a [f32],
+    group: usize,
+    outputs: Range<usize>,
+    samples: Range<usize>,
+    scratch: &'a mut Scratch,
+}
+
+/// A buffer of `n` floats at least. They hold anything.
+fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
+impl Vectorised for Task<'_> {
+    /// A row of sums for each output channel, and some more rows.
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let Self { of, plan, .. } = self;
+        let (lanes, own, width) = (S::F32_LANES, self.outputs.len(), plan.width);
+        let mut sums = buffers::take(own.next_multiple_of(8) * width);
+        let mut add = false;
+        let (image, pixels) = (of.from[0] * of.from[1], of.to[0] * of.to[1]);
+        let Scratch { mut images, mut columns, mut outputs } = std::mem::take(self.scratch);
+        let outputs_of = room(&mut outputs, own.next_multiple_of(8) * PIXELS);
+        let gathered: Vec<usize> = (0..if of.gathered { PIXELS } else { 0 }).map(|q| q * width).collect();
+        let columns_of = room(&mut columns, gathered.len() * width + of.kernel[1] + 16);
+        let mut cleared = None;
+        let together = if let [_] = plan.bands[..] { plan.together } else { 1 };
+        let samples: Vec<usize> = self.samples.collect();
+        for samples in samples.chunks(together) {
+            let mut from = 0;
+            for band in &plan.bands {
+                let each = plan.planes.len(band.rows, plan.apart);
+                let all = each * together;
+                let laid = room(&mut images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * plan.apart);
+                let first = if of.gathered { band.first * of.stride[0] } else { band.first };
+                if cleared != Some((band.first, band.rows)) {
+                    laid.fill(0.0);
+                    cleared = Some((band.first, band.rows));
+                }
+                for (sample, to) in samples.iter().zip(laid.chunks_exact_mut(each)) {
+                    let x = (sample * of.groups + self.group) * of.inputs * image;
+                    let x = &self.x[x..x + of.inputs * image];
+                    match of.gathered {
+                        true => plan.planes.fill(s, x, (first, band.rows), to),
+                        false => plan.planes.turn(x, (first, band.rows), plan.apart, to),
+                    }
+                }
+                for offsets in band.offsets[..band.offsets.len() / together * samples.len()].chunks(PIXELS) {
+                    let n = offsets.len();
+                    for (nth, sample) in samples.iter().enumerate() {
+                        let gy = ((sample * of.groups + self.group) * of.outputs + self.outputs.start) * pixels;
+                        let gy = &self.gy[gy + from..gy + own * pixels];
+                        let n = n / samples.len();
+                        interleave(gy, pixels, n, &mut outputs_of[8 * n * nth..]);
+                    }
+                    from += n / samples.len();
+                    let (source, offsets) = if of.gathered {
+                        gather(laid, offsets, &band.kernel_rows, of.kernel[1], width, columns_of);
+                        (&*columns_of, &gathered[..n])
+                    } else {
+                        (&*laid, offsets)
+                    };
+                    for &(base, at, v) in &band.tiles {
+                        let blocks = outputs_of.chunks_exact(8 * PIXELS).zip(sums.chunks_exact_mut(8 * width));
+                        for (a, sums) in blocks {
+                            let (a, b, c) = (&a[..8 * n], (source, base), (&mut sums[at..], width, add));
+                            match v {
+                                3 => multiply::<S, 8, 3>(s, a, b, offsets, c),
+                                2 => multiply::<S, 8, 2>(s, a, b, offsets, c),
+                                _ => multiply::<S, 8, 1>(s, a, b, offsets, c),
+                            }
+                        }
+                    }
+                    add = true;
+                }
+            }
+        }
+        *self.scratch = Scratch { images, columns, outputs };
+        sums
+    }
+}
+
+/// The first `n` of `pitch` pixels of each channel, in blocks of 8 channels side by side.
+#[inline(always)]
+fn interleave(gy: &[f32], pitch: usize, n: usize, to: &mut [f32]) {
+    for (gy, to) in gy.chunks(8 * pitch).zip(to.chunks_mut(8 * PIXELS)) {
+        let mut rows: [&[f32]; 8] = [&[]; 8];
+        rows.iter_mut().zip(gy.chunks(pitch)).for_each(|(row, gy)| *row = &gy[..n]);
+        for (half, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
+            transpose(*rows, &mut to[4 * half..8 * n], 8);
+        }
+    }
+}
+
+/// What each row of each channel's kernel reads for a pixel, one after the other, `width` from pixel to pixel.
+#[inline(always)]
+fn gather(from: &[f32], pixels: &[usize], rows: &[usize], kernel: usize, width: usize, to: &mut [f32]) {
+    match kernel {
+        ..=4 => gather_by::<4>(from, pixels, rows, kernel, width, to),
+        5..=8 => gather_by::<8>(from, pixels, rows, kernel, width, to),
+        _ => gather_by::<16>(from, pixels, rows, kernel, width, to),
+    }
+}
+
+/// The same, N numbers at a time: what is too much is overwritten by the next, or idle.
+#[inline(always)]
+fn gather_by<const N: usize>(
+    from: &[f32],
+    pixels: &[usize],
+    rows: &[usize],
+    kernel: usize,
+    width: usize,
+    to: &mut [f32],
+) {
+    for (q, pixel) in pixels.iter().enumerate() {
+        let (from, to) = (&from[*pixel..], &mut to[q * width..]);
+        let mut place = 0;
+        for row in rows {
+            let mut at = 0;
+            while at < kernel {
+                to[place + at..][..N].copy_from_slice(&from[row + at..][..N]);
+                at += N;
+            }
+            place += kernel;
+        }
+    }
+}
