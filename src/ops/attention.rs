@@ -266,6 +266,7 @@ impl Op for Attention {
             Pass::Forward => (2 * product + 25 * softmax, 4),
             Pass::Jvp => (5 * product + 25 * softmax, 7),
             Pass::Vjp => (5 * product + 25 * softmax, 8),
+            Pass::Dual => return self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
         };
         Cost { flops, bytes: 4 * rows * (tensors * c + heads + 1) }
     }

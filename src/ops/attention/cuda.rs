@@ -170,6 +170,7 @@ pub fn run_as(choice: Choice, op: Attention, pass: Pass, io: &DeviceIo, queue: &
             }
             Ok(())
         }
+        Pass::Dual => crate::ops::in_turn(&op, io, queue),
     }
 }
 
