@@ -51,7 +51,11 @@ fn check_stored(device: &Rc<dyn Device>, case: &Case, dtype: Dtype, wide: bool) 
         Ok(check) => check,
         Err(why) => return passes(case).into_iter().map(|pass| row(pass, Err(why.clone()))).collect(),
     };
-    let mut rows = vec![row("forward", check.output().and_then(|host| check.forward(&host))), row("jvp", check.jvp(Pass::Jvp)), row("vjp", check.vjp())];
+    let mut rows = vec![
+        row("forward", check.output().and_then(|host| check.forward(&host))),
+        row("jvp", check.jvp(Pass::Jvp)),
+        row("vjp", check.vjp()),
+    ];
     if case.op.dual() {
         // The last, as it writes y and what is saved anew.
         rows.push(row("dual", check.jvp(Pass::Dual)));
