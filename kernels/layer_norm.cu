@@ -1,11 +1,12 @@
-// Layer normalisation over the last axis: y = x̂ w + b, x̂ = (x - mean) r, r = 1/√(var + eps).
+// Layer normalisation over the last axis: y = x̂ w + b, x̂ = (x - mean) r, r = 1/√(var + eps); of x, or of a sum
+// x = x1 + x2 that is made on the way (add_layer_norm_forward) and then has two cotangents.
 //
 // x, y and their tangents and cotangents [rows, cols], f32 or bf16; w, b and theirs [cols], f32; saved [rows, 2] holds
 // (mean, r). Arithmetic in f32, the variance from centred squares.
 //   forward  y, saved
 //   jvp      dy = w (r (dx - mean(dx)) - x̂ r mean(dx x̂)) + x̂ dw + db
 //   vjp      v = gy w;  gx (+)= r (v - mean(v) - x̂ mean(v x̂));  gw (+)= Σ gy x̂;  gb (+)= Σ gy
-// Whatever is null is left out.
+// Forward and jvp at once are in layer_norm_dual.cu. Whatever is null is left out.
 //
 // A row is a warp's (4 rows a block) while 32 lanes can hold it, else a block's. It stays in registers between its
 // passes, 32 elements a thread (8 where steps are single elements); a longer row reads the rest again from the cache.
@@ -14,55 +15,14 @@
 // [2, parts, cols] in scratch, which sum_rows then adds up; how many parts there are follows from the shape alone, so
 // the sums are the same bits everywhere.
 //
-// Bytes (of e an element): forward 2 e n, jvp 3 e n, vjp 3 e n and 16 bytes a part and column; FLOPs 7 n, 15 n, 15 n:
-// bound by memory. Not yet run on a GPU.
-#include "reduce.cuh"
-#include "walk.cuh"
-
-// Elements of a row that a thread holds between passes: few where each is a step of its own, with its own address.
-template <int W> constexpr int KEPT = W == 1 ? 8 : 32;
-
-// The threads that share a row, and the rows that fall to them.
-struct RowTeam {
-    u32 lanes, lane;   // threads of a row, and which this one is
-    u64 first, stride; // rows: first, first + stride, ..
-    float* shared;
-
-    FIPK_DEVICE RowTeam(bool warp_a_row, float* shared_) : shared(shared_) {
-        const u32 warps = blockDim.x / 32;
-        lanes = warp_a_row ? 32 : blockDim.x;
-        lane = threadIdx.x % lanes;
-        first = warp_a_row ? static_cast<u64>(blockIdx.x) * warps + threadIdx.x / 32 : blockIdx.x;
-        stride = static_cast<u64>(gridDim.x) * (warp_a_row ? warps : 1);
-    }
-    FIPK_DEVICE float sum(float v) const { return lanes == 32 ? warp_sum(v) : block_sum(v, shared); }
-
-    // body(k, c) for each step of this thread among the first columns: k its place in the registers, c its column.
-    template <int W, class F> FIPK_DEVICE void kept(u32 cols, F body) const {
-#pragma unroll
-        for (int k = 0; k < KEPT<W>; k += W) {
-            const u32 c = k * lanes + lane * W;
-            if (c < cols) body(k, c);
-        }
-    }
-    // body(c) for each step beyond those.
-    template <int W, class F> FIPK_DEVICE void rest(u32 cols, F body) const {
-        for (u32 c = KEPT<W> * lanes + lane * W; c < cols; c += lanes * W) body(c);
-    }
-};
-
-// The elements of a step.
-template <int W> struct Step {
-    float v[W];
-};
-template <class T, int W> FIPK_DEVICE Step<W> read(const void* base, u64 i) {
-    Step<W> step;
-    load_n<T>(step.v, base, i);
-    return step;
-}
+// Bytes (of e an element): forward 2 e n (of a sum 3 e n, 4 e n where the sum is kept), jvp 3 e n, vjp 3 e n (4 e n to two
+// cotangents) and 16 bytes a part and column; FLOPs 7 n, 15 n, 15 n: bound by memory. Not yet run on a GPU.
+#include "layer_norm.cuh"
 
 struct LayerNormArgs {
     const void* x;
+    const void* addend; // of x, in add_layer_norm_forward
+    void* sum;          // x + addend
     const void* w;
     const void* b;
     void* y;
@@ -73,9 +33,9 @@ struct LayerNormArgs {
     u32 warp_a_row;
     float eps;
 };
-FIPK_ARGS(LayerNormArgs, 64);
+FIPK_ARGS(LayerNormArgs, 80);
 
-template <class T, int W> FIPK_DEVICE void layer_norm_forward(const LayerNormArgs& p, float* shared) {
+template <class T, int W, bool ADDS = false> FIPK_DEVICE void layer_norm_forward(const LayerNormArgs& p, float* shared) {
     const RowTeam team(p.warp_a_row, shared);
     const float n = static_cast<float>(p.cols);
     float* saved = static_cast<float*>(p.saved);
@@ -83,12 +43,21 @@ template <class T, int W> FIPK_DEVICE void layer_norm_forward(const LayerNormArg
         const u64 row = r * p.cols;
         float x[KEPT<W>], total = 0.0f, squares = 0.0f;
         team.kept<W>(p.cols, [&](int k, u32 c) {
-            const Step<W> in = read<T, W>(p.x, row + c);
+            const Step<W> in = read_sum<T, W, ADDS>(p.x, p.addend, row + c);
 #pragma unroll
             for (int j = 0; j < W; j++) x[k + j] = in.v[j], total += in.v[j];
         });
+        if (ADDS && p.sum) {
+            team.kept<W>(p.cols, [&](int k, u32 c) {
+                Step<W> out;
+#pragma unroll
+                for (int j = 0; j < W; j++) out.v[j] = x[k + j];
+                store_n<T>(p.sum, row + c, out.v);
+            });
+        }
         team.rest<W>(p.cols, [&](u32 c) {
-            const Step<W> in = read<T, W>(p.x, row + c);
+            const Step<W> in = read_sum<T, W, ADDS>(p.x, p.addend, row + c);
+            if (ADDS && p.sum) store_n<T>(p.sum, row + c, in.v);
 #pragma unroll
             for (int j = 0; j < W; j++) total += in.v[j];
         });
@@ -98,7 +67,7 @@ template <class T, int W> FIPK_DEVICE void layer_norm_forward(const LayerNormArg
             for (int j = 0; j < W; j++) x[k + j] -= mean, squares = fmaf(x[k + j], x[k + j], squares);
         });
         team.rest<W>(p.cols, [&](u32 c) {
-            const Step<W> in = read<T, W>(p.x, row + c);
+            const Step<W> in = read_sum<T, W, ADDS>(p.x, p.addend, row + c);
 #pragma unroll
             for (int j = 0; j < W; j++) squares = fmaf(in.v[j] - mean, in.v[j] - mean, squares);
         });
@@ -118,7 +87,7 @@ template <class T, int W> FIPK_DEVICE void layer_norm_forward(const LayerNormArg
             store_n<T>(p.y, row + c, out.v);
         });
         team.rest<W>(p.cols, [&](u32 c) {
-            Step<W> out = read<T, W>(p.x, row + c);
+            Step<W> out = read_sum<T, W, ADDS>(p.x, p.addend, row + c);
             const Step<W> w = read<float, W>(p.w, c), b = read<float, W>(p.b, c);
 #pragma unroll
             for (int j = 0; j < W; j++) out.v[j] = fmaf((out.v[j] - mean) * scale, w.v[j], b.v[j]);
@@ -224,14 +193,15 @@ struct LayerNormVjpArgs {
     const void* saved;
     const void* gy;
     void* gx;
+    void* gx2;   // of x2, where x is x1 + x2: what gx gets
     void* parts; // [2, gridDim.x, cols] f32: sums for w, then for b
     u64 rows;
     u32 cols;
     u32 packs;
     u32 warp_a_row;
-    u32 add;
+    u32 add; // 1: gx is added to; 2: gx2
 };
-FIPK_ARGS(LayerNormVjpArgs, 72);
+FIPK_ARGS(LayerNormVjpArgs, 80);
 
 template <class T, int W> FIPK_DEVICE void layer_norm_vjp(const LayerNormVjpArgs& p, float* shared) {
     const RowTeam team(p.warp_a_row, shared);
@@ -293,7 +263,8 @@ template <class T, int W> FIPK_DEVICE void layer_norm_vjp(const LayerNormVjpArgs
             Step<W> out;
 #pragma unroll
             for (int j = 0; j < W; j++) out.v[j] = scale * fmaf(-along_x, x[k + j], v[k + j] - along_one);
-            put_n<T>(p.gx, row + c, out.v, p.add);
+            put_n<T>(p.gx, row + c, out.v, p.add & 1);
+            if (p.gx2) put_n<T>(p.gx2, row + c, out.v, p.add & 2);
         });
         team.rest<W>(p.cols, [&](u32 c) {
             const Step<W> in = read<T, W>(p.x, row + c), gy = read<T, W>(p.gy, row + c);
@@ -302,7 +273,8 @@ template <class T, int W> FIPK_DEVICE void layer_norm_vjp(const LayerNormVjpArgs
             for (int j = 0; j < W; j++) {
                 out.v[j] = scale * fmaf(-along_x, (in.v[j] - mean) * scale, gy.v[j] * out.v[j] - along_one);
             }
-            put_n<T>(p.gx, row + c, out.v, p.add);
+            put_n<T>(p.gx, row + c, out.v, p.add & 1);
+            if (p.gx2) put_n<T>(p.gx2, row + c, out.v, p.add & 2);
         });
     }
     if (!p.parts) return;
@@ -333,18 +305,11 @@ template <class T, int W> FIPK_DEVICE void layer_norm_vjp(const LayerNormVjpArgs
     for (u32 c = threadIdx.x; c < p.cols; c += blockDim.x) part_w[c] = block_w[c], part_b[c] = block_b[c];
 }
 
-#define FIPK_LAYER_NORM(pass, Args, threads)                                                    \
-    template <class T> FIPK_DEVICE void layer_norm_##pass##_of(const Args& p) {                 \
-        FIPK_SHARED(float, shared, [32]);                                                       \
-        if (p.packs) {                                                                          \
-            layer_norm_##pass<T, Pack<T>::SIZE>(p, shared);                                     \
-        } else {                                                                                \
-            layer_norm_##pass<T, 1>(p, shared);                                                 \
-        }                                                                                       \
-    }                                                                                           \
-    FIPK_KERNEL(layer_norm_##pass##_f32, Args, threads) { layer_norm_##pass##_of<float>(p); }   \
-    FIPK_KERNEL(layer_norm_##pass##_bf16, Args, threads) { layer_norm_##pass##_of<bf16>(p); }
+FIPK_ROWS(layer_norm_forward, LayerNormArgs, 512)
+FIPK_ROWS(layer_norm_jvp, LayerNormJvpArgs, 384)
+FIPK_ROWS(layer_norm_vjp, LayerNormVjpArgs, 256)
 
-FIPK_LAYER_NORM(forward, LayerNormArgs, 512)
-FIPK_LAYER_NORM(jvp, LayerNormJvpArgs, 384)
-FIPK_LAYER_NORM(vjp, LayerNormVjpArgs, 256)
+template <class T, int W> FIPK_DEVICE void add_layer_norm_forward(const LayerNormArgs& p, float* shared) {
+    layer_norm_forward<T, W, true>(p, shared);
+}
+FIPK_ROWS(add_layer_norm_forward, LayerNormArgs, 512)

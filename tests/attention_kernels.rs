@@ -79,8 +79,8 @@ impl Numbers {
         out
     }
 
-    /// The kernels'.
-    fn by_kernels(&self, device: &Rc<dyn Device>, dtype: Dtype) -> Results {
+    /// The kernels'. `dual`: y and dy by the one that makes both.
+    fn by_kernels(&self, device: &Rc<dyn Device>, dtype: Dtype, dual: bool) -> Results {
         let (s, d) = (self.s, self.d);
         let input = |i: usize| Input { shape: vec![1, s, d], data: self.x[i].clone(), role: Role::Activation };
         let mask = self.on.iter().map(|on| f32::from_bits(u32::from(*on))).collect();
@@ -89,11 +89,14 @@ impl Numbers {
             Case { op: Arc::new(Attention { heads: 1 }), inputs: vec![input(0), input(1), input(2), mask], ulps: 0.0 };
         let stored = Stored::new(&case, dtype, false);
         let bound = Bound::new(device, case, stored).unwrap();
-        bound.run(Pass::Forward, &[], None, &[]).unwrap();
         let put = |i: usize| upload(device, &self.x[i], dtype).unwrap();
         let room = || poisoned(device, dtype.bytes() * s * d).unwrap();
         let dy = room();
-        bound.run(Pass::Jvp, &[Some(put(3)), Some(put(4)), Some(put(5)), None], Some(&dy), &[]).unwrap();
+        let dx = [Some(put(3)), Some(put(4)), Some(put(5)), None];
+        if !dual {
+            bound.run(Pass::Forward, &[], None, &[]).unwrap();
+        }
+        bound.run(if dual { Pass::Dual } else { Pass::Jvp }, &dx, Some(&dy), &[]).unwrap();
         let g = [(); 3].map(|()| Some((room(), false)));
         let gx: Vec<_> = g.into_iter().chain([None]).collect();
         bound.run(Pass::Vjp, &[], Some(&put(6)), &gx).unwrap();
@@ -114,11 +117,11 @@ fn errors(got: &[f64], want: &[f64]) -> [f64; 2] {
 fn errors_are_at_most_twice_those_of_a_naive_bf16_computation() {
     let lengths = [(197usize, 64usize), (31, 32), (128, 48), (65, 80), (129, 96), (257, 128), (1, 64), (257, 16)];
     for (case, (s, d)) in lengths.into_iter().enumerate() {
-        for (offset, padded) in [(0.0, false), (1.0, true)] {
+        for (offset, padded, dual) in [(0.0, false, false), (1.0, true, false), (0.0, true, true), (1.0, false, true)] {
             let on = move |key: usize| !padded || (key < s.div_ceil(2) && key % 7 != 3) || s == 1;
             let numbers = Numbers::new(case as u64, (s, d), offset, on);
             let (exact, naive) = (numbers.by(|x| x), numbers.by(bf16));
-            let got = numbers.by_kernels(&emulator(Some(case as u64)), Dtype::Bf16);
+            let got = numbers.by_kernels(&emulator(Some(case as u64)), Dtype::Bf16, dual);
             for (i, name) in ["y", "dy", "gq", "gk", "gv"].into_iter().enumerate() {
                 let (ours, theirs) = (errors(&got[i], &exact[i]), errors(&naive[i], &exact[i]));
                 let what = format!("{name} of {s} x {d} around {offset}: ours {ours:?}, naive {theirs:?}");
@@ -143,8 +146,8 @@ fn maxima_that_rise_from_tile_to_tile_are_followed() {
         *k = half::bf16::from_f32(*k * (1.0 + (i / 64) as f32 / 8.0)).to_f32();
     }
     let (exact, naive) = (numbers.by(|x| x), numbers.by(bf16));
-    let got = numbers.by_kernels(&emulator(None), Dtype::Bf16);
-    for i in 0..5 {
+    for (dual, i) in [false, true].into_iter().flat_map(|dual| (0..5).map(move |i| (dual, i))) {
+        let got = numbers.by_kernels(&emulator(None), Dtype::Bf16, dual);
         let (ours, theirs) = (errors(&got[i], &exact[i]), errors(&naive[i], &exact[i]));
         assert!(ours[0] <= 2.0 * theirs[0] && ours[1] <= 2.0 * theirs[1], "{i}: ours {ours:?}, naive {theirs:?}");
     }
@@ -155,7 +158,7 @@ fn scores_of_a_single_key_matter_to_nothing() {
     for dtype in [Dtype::Bf16, Dtype::F32] {
         for (s, d) in [(1, 64), (70, 32), (33, 20)] {
             let numbers = Numbers::new(9, (s, d), 1.0, |key| key == s / 2);
-            let [y, dy, gq, gk, gv] = numbers.by_kernels(&emulator(None), dtype);
+            let [y, dy, gq, gk, gv] = numbers.by_kernels(&emulator(None), dtype, s == 70);
             for (i, value) in y.iter().enumerate() {
                 let key = s / 2 * d + i % d;
                 assert_eq!(*value, f64::from(numbers.x[2][key]), "y[{i}] of {s} x {d}");

@@ -174,7 +174,7 @@ fn bases_of_any_alignment_are_right() {
             let y = poisoned(&device, (n + 3) * dtype.bytes()).unwrap();
             let at = |m: &Memory| DeviceTensor { at: m.at().offset(skip * dtype.bytes()), dtype, shape: &[1003] };
             let x = [at(&memory[0]), at(&memory[1])];
-            let io = DeviceIo { x: &x, y: at(&y), saved: Ptr::NULL, dx: &[], dy: None, gx: &[] };
+            let io = DeviceIo { x: &x, y: at(&y), saved: Ptr::NULL, kept: Ptr::NULL, dx: &[], dy: None, gx: &[] };
             Add.cuda(Pass::Forward, &io, &Queue::new(&*device, Ptr::NULL)).unwrap();
             let [a, b, y] = [&memory[0], &memory[1], &y].map(|m| download(&device, m, dtype).unwrap());
             for i in skip..skip + n {

@@ -322,7 +322,15 @@ fn nothing_in_a_padding_key_reaches_a_result() {
         let tensor = |at: Ptr, i: usize| DeviceTensor { at, dtype: Dtype::F32, shape: shapes[i] };
         let (y, saved) = (put(&vec![f32::NAN; seq * dim]), put(&vec![f32::NAN; seq]));
         let views: Vec<_> = x.iter().enumerate().map(|(i, x)| tensor(x.at(), i)).collect();
-        let io = DeviceIo { x: &views, y: tensor(y.at(), 0), saved: saved.at(), dx: &[], dy: None, gx: &[] };
+        let io = DeviceIo {
+            x: &views,
+            y: tensor(y.at(), 0),
+            saved: saved.at(),
+            kept: Ptr::NULL,
+            dx: &[],
+            dy: None,
+            gx: &[],
+        };
         let queue = Queue::new(&*device, Ptr::NULL);
         case.op.cuda(Pass::Forward, &io, &queue).unwrap();
         y.read(&device)

@@ -395,6 +395,10 @@ fn replay(p: &Program, what: &str) {
         let mut written: Vec<Id> = Vec::new();
         match c.pass {
             Pass::Forward => written.extend([Some(c.y), c.saved].into_iter().flatten()),
+            Pass::Dual => {
+                c.dx.iter().flatten().for_each(|&id| holds(&owner, id, &at));
+                written.extend([Some(c.y), c.saved, c.dy].into_iter().flatten());
+            }
             Pass::Jvp => {
                 [Some(c.y), c.saved]
                     .into_iter()

@@ -4,7 +4,7 @@ mod common;
 use common::ram::Ram;
 use fipk::dual::Dual;
 use fipk::gpu::{Device, Dtype, Queue};
-use fipk::ops::{Cost, Cotangent, DeviceIo, DeviceTensor, Linear, Op, Pass, Reads};
+use fipk::ops::{Cost, Cotangent, DeviceIo, DeviceTensor, Linear, Op, Pass, Reads, in_turn};
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, Role, cases, check_op};
 use fipk::tensor::{Element, Shape, View, numel};
@@ -142,6 +142,12 @@ impl Op for Echo {
     fn widens(&self) -> bool {
         self.op.widens()
     }
+    fn dual(&self) -> bool {
+        self.op.dual()
+    }
+    fn kept(&self, x: &[&[usize]]) -> usize {
+        self.op.kept(x)
+    }
     fn scratch(&self, _: Pass, _: &[&[usize]]) -> usize {
         64
     }
@@ -150,6 +156,9 @@ impl Op for Echo {
             return Err(fipk::error::Error::unsupported("--device", "this pass", "another"));
         }
         self.check_storage(io);
+        if pass == Pass::Dual {
+            return in_turn(self, io, queue);
+        }
         // As many bytes as were asked for.
         queue.device.upload(queue.scratch, &[0; 64])?;
         let device = queue.device;

@@ -2,7 +2,7 @@
 use super::cuda::{Flat, Storage};
 use crate::Result;
 use crate::gpu::Dtype;
-use crate::graph::Program;
+use crate::graph::{Lowering, Program};
 use crate::params::Layout;
 
 /// Bytes by purpose; what several programs share is the largest of each.
@@ -17,13 +17,13 @@ pub struct Arenas {
 }
 
 impl Arenas {
-    /// Of a device that computes in `dtype`; of the host, which reads inputs where they are, without one.
+    /// Of a device that computes in `dtype`, with the calls that its engine makes; of the host, which reads inputs where they are, without one.
     ///
     /// # Errors
     /// As [`Storage::new`].
     pub fn of(program: &Program, dtype: Option<Dtype>) -> Result<Self> {
         let Some(dtype) = dtype else { return Ok(Self { activations: 4 * program.arena, ..Self::default() }) };
-        let s = Storage::new(program, dtype)?;
+        let s = Storage::new(&program.lowered(Lowering::device())?, dtype)?;
         Ok(Self { activations: s.activations(), inputs: s.inputs(), scratch: s.scratch() })
     }
 

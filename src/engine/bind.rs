@@ -1,7 +1,6 @@
 //! What every engine asks of a program and of what is bound to it, before it runs a call.
 use super::{Bindings, Data, Vector};
 use crate::graph::{Call, Home, Id, Program};
-use crate::ops::Pass;
 use crate::params::Layout;
 use crate::tensor::{Element, View, numel};
 use crate::{Error, Result};
@@ -113,7 +112,7 @@ fn check_indices(p: &Program, inputs: &[&[f32]]) -> Result<()> {
         let data = if let Home::Input(nth) = b.home { inputs[nth] } else { &[] };
         View { data, shape: &b.shape }
     };
-    let indexed = |c: &&Call| c.pass == Pass::Forward && c.x.iter().any(|&id| p.buffers[id].element == Element::Index);
+    let indexed = |c: &&Call| c.pass.gives_output() && c.x.iter().any(|&id| p.buffers[id].element == Element::Index);
     p.calls.iter().filter(indexed).try_for_each(|c| c.op.check(&c.x.iter().map(view).collect::<Vec<_>>()))
 }
 

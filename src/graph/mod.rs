@@ -9,7 +9,7 @@ mod plan;
 mod program;
 mod scope;
 pub use plan::{Placed, place};
-pub use program::{Buffer, Call, Home, Id, Mode, Program, Wrt};
+pub use program::{Buffer, Call, Home, Id, Lowering, Mode, Program, Wrt};
 pub use scope::{Scope, build};
 
 /// A handle to a tensor of the graph.

@@ -96,7 +96,7 @@ impl Call {
     }
     pub fn reads_output(&self) -> bool {
         match self.pass {
-            Pass::Forward => false,
+            Pass::Forward | Pass::Dual => false,
             Pass::Jvp => true,
             Pass::Vjp => self.op.reverse_reads().output,
         }
@@ -109,6 +109,7 @@ impl Call {
         }
         match self.pass {
             Pass::Forward => {}
+            Pass::Dual => ids.extend(self.dx.iter().flatten()),
             Pass::Jvp => {
                 ids.extend(self.saved);
                 ids.extend(self.dx.iter().flatten());
@@ -126,8 +127,36 @@ impl Call {
             Pass::Forward => std::iter::once(self.y).chain(self.saved).collect(),
             Pass::Jvp => self.dy.into_iter().collect(),
             Pass::Vjp => self.gx.iter().flatten().map(|g| g.0).collect(),
+            Pass::Dual => std::iter::once(self.y).chain(self.saved).chain(self.dy).collect(),
         }
     }
+}
+
+/// What an engine has of a program before it runs it: fewer and larger calls, for devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lowering {
+    /// Forward and jvp of an op as one call, where the op has that ([`Op::dual`]).
+    pub dual: bool,
+}
+
+impl Lowering {
+    /// The calls as they are compiled: what the host runs.
+    pub const NONE: Self = Self { dual: false };
+    /// All there is.
+    pub const ALL: Self = Self { dual: true };
+
+    /// What engines of devices take: everything, unless the environment says `FIPK_FUSE=0`.
+    pub fn device() -> Self {
+        if std::env::var("FIPK_FUSE").is_ok_and(|value| value == "0") { Self::NONE } else { Self::ALL }
+    }
+}
+
+/// What a program was compiled from, so that an engine can have it made anew its own way.
+#[derive(Debug)]
+struct Origin {
+    graph: Graph,
+    wrt: Wrt,
+    of: String,
 }
 
 #[derive(Clone, Debug)]
@@ -146,6 +175,7 @@ pub struct Program {
     pub inputs: Vec<(String, Option<Id>)>,
     /// Parameters whose cotangent no call writes: it is zero.
     pub unreached: Vec<usize>,
+    origin: Arc<Origin>,
 }
 
 impl Program {
@@ -154,6 +184,20 @@ impl Program {
     /// # Errors
     /// A mark, an input or a parameter of `wrt` that the graph does not have.
     pub fn compile(graph: &Graph, mode: Mode, wrt: &Wrt, of: &str) -> Result<Self> {
+        let origin = Arc::new(Origin { graph: graph.clone(), wrt: wrt.clone(), of: of.into() });
+        Self::compile_as(graph, mode, &origin, Lowering::NONE)
+    }
+
+    /// The same computation with the calls that an engine asks for; inputs, parameters and what can be fetched stay.
+    ///
+    /// # Errors
+    /// As [`Program::compile`].
+    pub fn lowered(&self, how: Lowering) -> Result<Self> {
+        Self::compile_as(&self.origin.graph, self.mode, &self.origin, how)
+    }
+
+    fn compile_as(graph: &Graph, mode: Mode, origin: &Arc<Origin>, how: Lowering) -> Result<Self> {
+        let (wrt, of) = (&origin.wrt, &origin.of);
         let output = graph.mark(of)?;
         let needed = ancestors(graph, output);
         let reached = reached(graph, wrt, &needed)?;
@@ -166,7 +210,10 @@ impl Program {
                 (primal[i], saved[i], d[i]) = (Some(c.primal(i)), c.saved(i), c.derivative(i, output));
             }
         }
-        let calls = c.calls(&primal, &saved, &d);
+        let mut calls = c.calls(&primal, &saved, &d);
+        if how.dual {
+            calls = duals(calls);
+        }
         let marked = graph.marks.iter().filter_map(|(name, v)| Some((name.clone(), primal[v.0]?)));
         let mut fetches: Vec<(String, Id)> = marked.collect();
         if mode == Mode::Reverse {
@@ -186,6 +233,7 @@ impl Program {
             fetches,
             inputs: graph.inputs.iter().map(|v| (graph.tensors[v.0].name.clone(), primal[v.0])).collect(),
             unreached,
+            origin: origin.clone(),
         };
         let placed = plan::place(&program, plan::ALIGN, |id| program.buffers[id].numel());
         for (b, at) in program.buffers.iter_mut().zip(placed.at) {
@@ -246,6 +294,21 @@ fn reached(graph: &Graph, wrt: &Wrt, needed: &[bool]) -> Result<Vec<bool>> {
             };
     }
     Ok(reached)
+}
+
+/// One call of each op's forward and the jvp that follows it, where the op has one.
+fn duals(calls: Vec<Call>) -> Vec<Call> {
+    let mut merged: Vec<Call> = Vec::with_capacity(calls.len());
+    for call in calls {
+        match merged.last_mut() {
+            // A jvp stands behind its forward, and a tensor is written by one.
+            Some(last) if call.pass == Pass::Jvp && last.y == call.y && call.op.dual() => {
+                *last = Call { pass: Pass::Dual, ..call };
+            }
+            _ => merged.push(call),
+        }
+    }
+    merged
 }
 
 struct Compiler<'g> {

@@ -193,7 +193,11 @@ impl Op for Activation {
             Self::GeluTanh | Self::Tanh => 30,
             Self::Relu => 1,
         };
-        Cost { flops: flops * n, bytes: if pass == Pass::Forward { 8 } else { 12 } * n }
+        match pass {
+            Pass::Forward => Cost { flops: flops * n, bytes: 8 * n },
+            Pass::Jvp | Pass::Vjp => Cost { flops: flops * n, bytes: 12 * n },
+            Pass::Dual => Cost { flops: 2 * flops * n, bytes: 20 * n },
+        }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         let half = Dual::constant(0.5);
@@ -244,6 +248,7 @@ impl Op for Activation {
                 Some(g) => self.slope(io, &io.dy()?, &g.to, g.add, queue),
                 None => Ok(()),
             },
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

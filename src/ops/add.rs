@@ -40,8 +40,8 @@ impl Op for Add {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
-        let n = numel(x[0]) as u64;
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let n = if pass == Pass::Dual { 2 } else { 1 } * numel(x[0]) as u64;
         Cost { flops: n, bytes: 12 * n }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -85,6 +85,7 @@ impl Op for Add {
                 let gy = io.dy()?;
                 io.gx.iter().flatten().try_for_each(|g| g.receive(&gy, queue))
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -266,6 +266,8 @@ impl Op for Attention {
             Pass::Forward => (2 * product + 25 * softmax, 4),
             Pass::Jvp => (5 * product + 25 * softmax, 7),
             Pass::Vjp => (5 * product + 25 * softmax, 8),
+            // Both share q kᵀ.
+            Pass::Dual => (6 * product + 28 * softmax, 8),
         };
         Cost { flops, bytes: 4 * rows * (tensors * c + heads + 1) }
     }
@@ -397,6 +399,9 @@ impl Op for Attention {
                 }
             });
         });
+    }
+    fn dual(&self) -> bool {
+        true
     }
     fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
         let mask = if x.len() == 3 { 4 * x[0][0] * x[0][1] } else { 0 };

@@ -65,6 +65,7 @@ impl Op for BatchNorm {
         match pass {
             Pass::Forward => Cost { flops: 3 * n, bytes: 8 * n },
             Pass::Jvp => Cost { flops: 5 * n, bytes: 12 * n },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
             Pass::Vjp => Cost { flops: 5 * n, bytes: 12 * n },
         }
     }

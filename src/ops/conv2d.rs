@@ -62,6 +62,7 @@ impl Op for Conv2d {
         let product = 2 * output * g.taps() as u64;
         match pass {
             Pass::Forward => Cost { flops: product, bytes: 4 * (input + weight + output) },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
             Pass::Jvp | Pass::Vjp => Cost { flops: 2 * product, bytes: 4 * (2 * (input + weight) + output) },
         }
     }

@@ -81,6 +81,7 @@ impl Op for CrossEntropy {
         match pass {
             Pass::Forward => Cost { flops: 20 * n, bytes: 4 * (n + 4 * per_row) },
             Pass::Jvp | Pass::Vjp => Cost { flops: 20 * n, bytes: 4 * (2 * n + 4 * per_row) },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
         }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -181,6 +182,7 @@ impl Op for CrossEntropy {
                 }
                 row_loss::no_derivative(io, queue)
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -124,18 +124,20 @@ impl DeviceCotangent<'_> {
 pub struct DeviceIo<'a> {
     pub x: &'a [DeviceTensor<'a>],
     pub y: DeviceTensor<'a>,
-    /// f32, as many as `Op::saved` says.
+    /// f32, as many as `Op::saved` says, without those that are kept.
     pub saved: Ptr,
-    /// Jvp: tangents of the inputs, `None` being zero.
+    /// What is kept (`Op::kept`), of the type of y; null where nothing reads it later, as of a Dual.
+    pub kept: Ptr,
+    /// Jvp and Dual: tangents of the inputs, `None` being zero.
     pub dx: &'a [Option<DeviceTensor<'a>>],
-    /// Jvp: the tangent to write. Vjp: the cotangent of y.
+    /// Jvp and Dual: the tangent to write. Vjp: the cotangent of y.
     pub dy: Option<DeviceTensor<'a>>,
     /// Vjp: what to write.
     pub gx: &'a [Option<DeviceCotangent<'a>>],
 }
 
 impl<'a> DeviceIo<'a> {
-    /// dy, which the compiler gives to every jvp and vjp.
+    /// dy, which the compiler gives to every pass but forward.
     ///
     /// # Errors
     /// [`Error::Graph`] for a call without one.

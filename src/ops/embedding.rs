@@ -65,6 +65,7 @@ impl Op for Embedding {
         match pass {
             Pass::Forward | Pass::Jvp => Cost { flops: 0, bytes: 4 * (n + 2 * rows) },
             Pass::Vjp => Cost { flops: rows, bytes: 4 * (n + 3 * rows + table) },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
         }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -118,6 +119,7 @@ impl Op for Embedding {
                 Some(g) => cuda::scatter(&io.x[0], &io.dy()?, g, queue),
                 None => Ok(()),
             },
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

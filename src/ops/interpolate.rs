@@ -156,6 +156,7 @@ impl Op for Interpolate {
                 Some(dx) => self.launch("forward", dx, &io.dy()?, false, queue),
                 None => io.dy()?.zero(queue),
             },
+            Pass::Dual => super::in_turn(self, io, queue),
             Pass::Vjp => {
                 let Some(g) = &io.gx[0] else { return Ok(()) };
                 g.to.stored(Dtype::F32, "interpolate", "gradient")?;

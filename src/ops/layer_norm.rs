@@ -86,6 +86,7 @@ impl Op for LayerNorm {
             Pass::Forward => Cost { flops: 7 * n, bytes: 8 * n },
             Pass::Jvp => Cost { flops: 15 * n, bytes: 12 * n },
             Pass::Vjp => Cost { flops: 15 * n, bytes: 12 * n },
+            Pass::Dual => Cost { flops: 22 * n, bytes: 16 * n },
         }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -203,6 +204,9 @@ impl Op for LayerNorm {
             combine(partial.iter().map(|p| &p[n..2 * n]), g);
         }
     }
+    fn dual(&self) -> bool {
+        true
+    }
     fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
         if pass == Pass::Vjp { cuda::scratch(x[0]) } else { 0 }
     }
@@ -210,7 +214,8 @@ impl Op for LayerNorm {
         match pass {
             Pass::Forward => cuda::forward(self.eps, io, queue),
             Pass::Jvp => cuda::jvp(io, queue),
-            Pass::Vjp => cuda::vjp(io, queue),
+            Pass::Vjp => cuda::vjp(&io.x[0], io, queue),
+            Pass::Dual => cuda::dual(self.eps, io, queue),
         }
     }
 }

@@ -67,6 +67,7 @@ impl Op for Linear {
         match pass {
             Pass::Forward => Cost { flops: product, bytes: 4 * operands },
             Pass::Jvp | Pass::Vjp => Cost { flops: 2 * product, bytes: 4 * (operands + (m * k + n * k) as u64) },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
         }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -125,6 +126,7 @@ impl Op for Linear {
         match pass {
             Pass::Forward => product_scratch(Layout::Nt, (m, n, k), 1),
             Pass::Jvp => (1..=2).map(|pairs| product_scratch(Layout::Nt, (m, n, k), pairs)).max().unwrap_or(0),
+            Pass::Dual => self.scratch(Pass::Forward, x).max(self.scratch(Pass::Jvp, x)),
             Pass::Vjp => {
                 let bias = if x.len() > 2 { device_sums::column_sums_scratch(m, n) } else { 0 };
                 let products = [(Layout::Nn, (m, k, n)), (Layout::Tn, (n, k, m))];
@@ -160,6 +162,7 @@ impl Op for Linear {
                 }
                 Ok(())
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -64,6 +64,7 @@ impl Op for MaxPool {
         match pass {
             Pass::Forward => Cost { flops: n, bytes: 4 * (n + 2 * y) },
             Pass::Jvp => Cost { flops: 0, bytes: 12 * y },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
             Pass::Vjp => Cost { flops: y, bytes: 4 * (n + 2 * y) },
         }
     }

@@ -86,6 +86,7 @@ impl Op for Mean {
                 (None, Some(b)) => half_sum(b, None, &io.dy()?, false, queue),
                 (None, None) => io.dy()?.zero(queue),
             },
+            Pass::Dual => super::in_turn(self, io, queue),
             Pass::Vjp => {
                 let gy = io.dy()?;
                 io.gx.iter().flatten().try_for_each(|g| half_sum(&gy, None, &g.to, g.add, queue))

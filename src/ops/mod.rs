@@ -71,6 +71,19 @@ pub enum Pass {
     Jvp,
     /// gx (+)= (df/dx)ᵀ gy.
     Vjp,
+    /// Forward and Jvp at once: an op's operands are read once for both (see [`Op::dual`]).
+    Dual,
+}
+
+impl Pass {
+    /// Whether it writes y and what is saved.
+    pub fn gives_output(self) -> bool {
+        matches!(self, Self::Forward | Self::Dual)
+    }
+    /// Whether it takes tangents to a tangent.
+    pub fn takes_tangents(self) -> bool {
+        matches!(self, Self::Jvp | Self::Dual)
+    }
 }
 
 /// What a reverse pass reads. The planner keeps exactly this alive; the engines show nothing else.
@@ -93,6 +106,13 @@ impl Reads {
 pub struct Cost {
     pub flops: u64,
     pub bytes: u64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Self;
+    fn add(self, o: Self) -> Self {
+        Self { flops: self.flops + o.flops, bytes: self.bytes + o.bytes }
+    }
 }
 
 impl std::ops::AddAssign for Cost {
@@ -146,6 +166,12 @@ pub trait Op: Debug + Send + Sync {
         0
     }
 
+    /// How many of those, the last ones, are a tensor between two ops that this one does at once. A device stores them as
+    /// it stores activations, and not at all where neither jvp nor vjp of the call comes later.
+    fn kept(&self, _x: &[&[usize]]) -> usize {
+        0
+    }
+
     fn reverse_reads(&self) -> Reads;
 
     fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost;
@@ -173,12 +199,19 @@ pub trait Op: Debug + Send + Sync {
         false
     }
 
+    /// Whether a device's [`Pass::Dual`] does better than its two passes one after the other. An engine of devices then
+    /// makes one call of them; the host keeps two.
+    fn dual(&self) -> bool {
+        false
+    }
+
     /// Bytes that a pass needs for its own use on a device with `multiprocessors`.
     fn scratch(&self, _pass: Pass, _x: &[&[usize]]) -> usize {
         0
     }
 
-    /// The same three passes as kernels, queued on a device.
+    /// The same passes as kernels, queued on a device; [`Pass::Dual`] is asked of an op that says [`Op::dual`], and of
+    /// others by tests: [`in_turn`] is right for them.
     ///
     /// # Errors
     /// [`crate::Error::Unsupported`] from an op that has none; what the device says.
@@ -186,6 +219,12 @@ pub trait Op: Debug + Send + Sync {
         let what = format!("{pass:?} of {} on a CUDA device", self.name());
         Err(crate::Error::unsupported("--device", what, "use --device cpu"))
     }
+}
+
+/// [`Pass::Dual`] of an op that has no better way: forward, then jvp.
+pub fn in_turn(op: &dyn Op, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+    op.cuda(Pass::Forward, io, queue)?;
+    op.cuda(Pass::Jvp, io, queue)
 }
 
 /// Rows a task of a row-parallel loop takes: enough to pay for the hand-over, and fixed, so that no

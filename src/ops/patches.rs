@@ -172,6 +172,7 @@ impl Op for Patches {
                 Some(dx) => self.launch(dx, &io.dy()?, None, queue),
                 None => io.dy()?.zero(queue),
             },
+            Pass::Dual => super::in_turn(self, io, queue),
             Pass::Vjp => match &io.gx[0] {
                 Some(g) => self.launch(&g.to, &io.dy()?, Some(g.add), queue),
                 None => Ok(()),

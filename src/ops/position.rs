@@ -69,9 +69,10 @@ impl Op for AddPosition {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
         let (n, used) = (numel(x[0]) as u64, x[0][1..].iter().product::<usize>() as u64);
-        Cost { flops: n, bytes: 4 * (2 * n + used) }
+        let each = if pass == Pass::Dual { 2 } else { 1 };
+        Cost { flops: each * n, bytes: each * 4 * (2 * n + used) }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         let used = x[0].shape[1] * x[0].shape[2];
@@ -130,6 +131,7 @@ impl Op for AddPosition {
                 }
                 sum_rows(&gy, batch, used, g, queue)
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -144,6 +144,7 @@ impl Op for Prepend {
         match pass {
             Pass::Forward => join(&io.x.iter().copied().map(Some).collect::<Vec<_>>(), &io.y),
             Pass::Jvp => join(io.dx, &io.dy()?),
+            Pass::Dual => super::in_turn(self, io, queue),
             Pass::Vjp => {
                 let gy = io.dy()?;
                 if let Some(g) = &io.gx[0] {

@@ -105,7 +105,7 @@ pub(super) fn no_derivative(io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
     io.gx[2].as_ref().map_or(Ok(()), |g| g.to.fill(f32::NAN, queue))
 }
 
-/// The three passes of a loss of scores, scores in f32 to hold them against, and weights.
+/// The passes of a loss of scores, scores in f32 to hold them against, and weights.
 pub(super) fn pair_cuda(
     op: &'static str,
     (kernel, kind): (&str, u32),
@@ -152,6 +152,10 @@ pub(super) fn pair_cuda(
                 launch(&format!("{kernel}_vjp"), z, &args, queue)?;
             }
             no_derivative(io, queue)
+        }
+        Pass::Dual => {
+            pair_cuda(op, (kernel, kind), Pass::Forward, io, queue)?;
+            pair_cuda(op, (kernel, kind), Pass::Jvp, io, queue)
         }
     }
 }

@@ -103,6 +103,7 @@ impl Op for SelectToken {
         match pass {
             Pass::Forward | Pass::Jvp => Cost { flops: 0, bytes: 8 * y },
             Pass::Vjp => Cost { flops: 0, bytes: 4 * y * (1 + x[0][1] as u64) },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
         }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
@@ -142,6 +143,7 @@ impl Op for SelectToken {
                 }
                 self.copy_cuda(&g.to, &io.dy()?, true, g.add, queue)
             }
+            Pass::Dual => super::in_turn(self, io, queue),
         }
     }
 }

@@ -50,6 +50,7 @@ impl Op for Subsample {
         let read = n / (self.stride * self.stride).max(1);
         match pass {
             Pass::Forward | Pass::Jvp => Cost { flops: 0, bytes: 4 * (read + y) as u64 },
+            Pass::Dual => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
             Pass::Vjp => Cost { flops: 0, bytes: 4 * (read + n) as u64 },
         }
     }

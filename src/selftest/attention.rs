@@ -5,7 +5,7 @@ use super::list::Check;
 use super::ops;
 use crate::gpu::{Dtype, Queue};
 use crate::ops::attention::config::{LARGE, SMALL, WIDTHS};
-use crate::ops::attention::cuda::{Choice, dual_as, run_as};
+use crate::ops::attention::cuda::{Choice, run_as};
 use crate::ops::{Attention, Cost, Cotangent, DeviceIo, Op, Pass, Reads};
 use crate::rng::Rng;
 use crate::tensor::{Element, Shape, View};
@@ -17,8 +17,6 @@ use std::sync::Arc;
 struct Chosen {
     op: Attention,
     choice: Choice,
-    /// Whether the jvp is done with the forward pass anew.
-    dual: bool,
     name: &'static str,
 }
 
@@ -53,14 +51,14 @@ impl Op for Chosen {
     fn vjp(&self, x: &[View], y: &[f32], saved: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
         self.op.vjp(x, y, saved, gy, gx);
     }
+    fn dual(&self) -> bool {
+        self.op.dual()
+    }
     fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
         self.op.scratch(pass, x)
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
-        match pass {
-            Pass::Jvp if self.dual => dual_as(self.choice, self.op, io, queue),
-            _ => run_as(self.choice, self.op, pass, io, queue),
-        }
+        run_as(self.choice, self.op, pass, io, queue)
     }
 }
 
@@ -87,7 +85,7 @@ pub(super) fn checks(seed: u64) -> Vec<Check> {
     let portable = [32, 64, 96, 128].map(|dim| ("attention_portable", Choice::Portable, [2, 33, dim], 1));
     let all = large.into_iter().chain(small).chain(portable);
     let check = |(name, choice, shape, heads): (&'static str, Choice, [usize; 3], usize)| {
-        let op = Arc::new(Chosen { op: Attention { heads }, choice, dual: name == mma, name });
+        let op = Arc::new(Chosen { op: Attention { heads }, choice, name });
         let case = Rc::new(Case { op, inputs: inputs(seed, shape), ulps: 16.0 });
         Check { names: ops::names(&case), run: Box::new(move |device| ops::check_op(device, &case, Dtype::Bf16)) }
     };

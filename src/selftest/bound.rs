@@ -50,6 +50,7 @@ pub struct Bound {
     x: Vec<Memory>,
     pub y: Memory,
     saved: Memory,
+    kept: Option<Memory>,
     scratch: Option<Memory>,
 }
 
@@ -63,18 +64,26 @@ impl Bound {
         let put = |(input, dtype): (&Input, &Dtype)| upload(device, &input.data, *dtype);
         let x = case.inputs.iter().zip(&stored.x).map(put).collect::<Result<_>>()?;
         let y = poisoned(device, numel(&shape) * stored.y.bytes())?;
-        let saved = poisoned(device, 4 * case.op.saved(&shapes))?;
-        let scratch = [Pass::Forward, Pass::Jvp, Pass::Vjp].map(|pass| case.op.scratch(pass, &shapes));
+        let kept = case.op.kept(&shapes);
+        let saved = poisoned(device, 4 * (case.op.saved(&shapes) - kept))?;
+        let kept = (kept > 0).then(|| poisoned(device, kept * stored.y.bytes())).transpose()?;
+        let scratch = [Pass::Forward, Pass::Jvp, Pass::Vjp, Pass::Dual].map(|pass| case.op.scratch(pass, &shapes));
         let scratch = scratch.into_iter().max().filter(|bytes| *bytes > 0);
         let scratch = scratch.map(|bytes| poisoned(device, bytes)).transpose()?;
         drop(shapes);
-        Ok(Self { device: device.clone(), case, stored, shape, x, y, saved, scratch })
+        Ok(Self { device: device.clone(), case, stored, shape, x, y, saved, kept, scratch })
     }
 
     /// Fill scratch with NaN again.
     pub fn poison(&self) -> Result<()> {
         let Some(scratch) = &self.scratch else { return Ok(()) };
         self.device.upload(scratch.at(), &vec![0xff; scratch.bytes()])
+    }
+
+    /// Fill y and what is saved with NaN again.
+    pub fn forget(&self) -> Result<()> {
+        let each = [&self.y, &self.saved].into_iter().filter(|m| m.bytes() > 0);
+        each.into_iter().try_for_each(|m| self.device.upload(m.at(), &vec![0xff; m.bytes()]))
     }
 
     /// Queue one pass. The reverse pass sees what the op says it reads and nothing else.
@@ -102,6 +111,7 @@ impl Bound {
             x: &x,
             y: at_y(if pass != Pass::Vjp || reads.output { self.y.at() } else { Ptr::NULL }),
             saved: self.saved.at(),
+            kept: self.kept.as_ref().filter(|_| pass != Pass::Dual).map_or(Ptr::NULL, Memory::at),
             dx: &dx,
             dy: dy.map(|m| at_y(m.at())),
             gx: &gx,

@@ -17,7 +17,8 @@ const ROOM: f64 = 4.0;
 const SUM_ULPS: f64 = 16.0;
 
 /// Forward, Jvp (each tangent alone, all) and Vjp (each cotangent alone, all, all added to what is there) of a case on
-/// a device, against the host's passes on the same numbers: a row a pass.
+/// a device, against the host's passes on the same numbers: a row a pass. An op that has a Dual has a row of it, held
+/// against the host's two.
 pub fn check_op(device: &Rc<dyn Device>, case: &Case, dtype: Dtype) -> Vec<Row> {
     let mut rows = check_stored(device, case, dtype, false);
     if case.op.widens() && dtype != Dtype::F32 {
@@ -28,7 +29,12 @@ pub fn check_op(device: &Rc<dyn Device>, case: &Case, dtype: Dtype) -> Vec<Row> 
 
 /// The names of a case's rows.
 pub(super) fn names(case: &Case) -> Vec<String> {
-    ["forward", "jvp", "vjp"].map(|pass| format!("{}_{pass}", case.op.name())).into()
+    passes(case).into_iter().map(|pass| format!("{}_{pass}", case.op.name())).collect()
+}
+
+fn passes(case: &Case) -> Vec<&'static str> {
+    let dual = case.op.dual().then_some("dual");
+    ["forward", "jvp", "vjp"].into_iter().chain(dual).collect()
 }
 
 /// `wide`: the output is f32 where the inputs are not.
@@ -43,9 +49,18 @@ fn check_stored(device: &Rc<dyn Device>, case: &Case, dtype: Dtype, wide: bool) 
     };
     let check = match Check::new(device, case, dtype, wide) {
         Ok(check) => check,
-        Err(why) => return ["forward", "jvp", "vjp"].map(|pass| row(pass, Err(why.clone()))).into(),
+        Err(why) => return passes(case).into_iter().map(|pass| row(pass, Err(why.clone()))).collect(),
     };
-    vec![row("forward", check.forward()), row("jvp", check.jvp()), row("vjp", check.vjp())]
+    let mut rows = vec![
+        row("forward", check.output().and_then(|host| check.forward(&host))),
+        row("jvp", check.jvp(Pass::Jvp)),
+        row("vjp", check.vjp()),
+    ];
+    if case.op.dual() {
+        // The last, as it writes y and what is saved anew.
+        rows.push(row("dual", check.jvp(Pass::Dual)));
+    }
+    rows
 }
 
 /// 2x3x33.
@@ -93,14 +108,20 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn forward(&self) -> Result<Judged, String> {
-        let host = Measured::of(&self.bound.case, false, &|case, _| Ok(vec![case.forward()?.0]))?;
+    /// y as the host has it.
+    fn output(&self) -> Result<Measured, String> {
+        Measured::of(&self.bound.case, false, &|case, _| Ok(vec![case.forward()?.0]))
+    }
+
+    fn forward(&self, host: &Measured) -> Result<Judged, String> {
         let got = self.read(&self.bound.y, self.bound.stored.y)?;
         Ok(judge("y", &got, &host.want[0], &host.scale[0], self.tolerance(Pass::Forward, self.bound.stored.y)))
     }
 
-    fn jvp(&self) -> Result<Judged, String> {
+    /// By Jvp, or by Dual with y along.
+    fn jvp(&self, pass: Pass) -> Result<Judged, String> {
         let mut worst = Judged::default();
+        let output = (pass == Pass::Dual).then(|| self.output()).transpose()?;
         for keep in subsets(&self.bound.case.differentiable()) {
             let host = Measured::of(&self.bound.case, true, &|case, signs| {
                 let (y, saved) = case.forward()?;
@@ -112,7 +133,14 @@ impl<'a> Check<'a> {
             };
             let dx = self.dx.iter().enumerate().map(put).collect::<crate::Result<Vec<_>>>().map_err(words)?;
             let dy = poisoned(self.device, self.gy.len() * self.bound.stored.y.bytes()).map_err(words)?;
-            self.run(Pass::Jvp, &dx, Some(&dy), &[])?;
+            if output.is_some() {
+                self.bound.forget().map_err(words)?;
+            }
+            self.run(pass, &dx, Some(&dy), &[])?;
+            if let Some(output) = &output {
+                let y = self.forward(output)?;
+                worst = worst.or_worse(Judged { what: format!("{} beside dy of inputs {keep:?}", y.what), ..y });
+            }
             let (what, got) = (format!("dy of inputs {keep:?}"), self.read(&dy, self.bound.stored.y)?);
             let tolerance = self.tolerance(Pass::Jvp, self.bound.stored.y);
             worst = worst.or_worse(judge(&what, &got, &host.want[0], &host.scale[0], tolerance));

@@ -3,7 +3,7 @@ use super::list::Check;
 use super::memory::{download, upload};
 use super::row::Row;
 use crate::Result;
-use crate::gpu::{Device, Dtype, Queue};
+use crate::gpu::{Device, Dtype, Ptr, Queue};
 use crate::ops::{Add, DeviceIo, DeviceTensor, Op, Pass};
 use std::rc::Rc;
 
@@ -22,7 +22,7 @@ fn record_replay(device: &Rc<dyn Device>) -> Result<Row> {
     let queue = Queue::new(&**device, crate::gpu::Ptr::NULL);
     let tensor = |memory: &crate::gpu::Memory| DeviceTensor { at: memory.at(), dtype: Dtype::F32, shape: &shape };
     let x = [tensor(&at_a), tensor(&at_b)];
-    let io = DeviceIo { x: &x, y: tensor(&at_y), saved: queue.scratch, dx: &[], dy: None, gx: &[] };
+    let io = DeviceIo { x: &x, y: tensor(&at_y), saved: queue.scratch, kept: Ptr::NULL, dx: &[], dy: None, gx: &[] };
     let recorded = device.record(&mut || {
         Add.cuda(Pass::Forward, &io, &queue)?;
         device.copy(at_z.at(), at_y.at(), 4 * N)?;

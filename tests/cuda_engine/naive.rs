@@ -45,6 +45,7 @@ impl Naive<'_> {
                     let (y, saved) = out.split_at_mut(1);
                     c.op.forward(&x, &mut y[0], saved.first_mut().map_or(&mut [], |s| s));
                 }
+                Pass::Dual => unreachable!("a program for the host"),
                 Pass::Jvp => {
                     let dx: Vec<Option<&[f32]>> = c.dx.iter().map(|d| d.map(|id| &buffers[id][..])).collect();
                     c.op.jvp(&x, y, saved, &dx, &mut out[0]);

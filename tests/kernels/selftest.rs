@@ -88,7 +88,11 @@ impl Op for Wrong {
             x.iter_mut().for_each(|t| t.shape = &shape);
             let mut y = io.y;
             y.shape = &shape;
-            Add.cuda(pass, &DeviceIo { x: &x, y, saved: Ptr::NULL, dx: io.dx, dy: io.dy, gx: io.gx }, queue)
+            Add.cuda(
+                pass,
+                &DeviceIo { x: &x, y, saved: Ptr::NULL, kept: io.kept, dx: io.dx, dy: io.dy, gx: io.gx },
+                queue,
+            )
         };
         match self {
             Self::Short if pass == Pass::Forward => of(n - 1),

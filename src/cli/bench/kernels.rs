@@ -162,7 +162,9 @@ impl<'a> Bench<'a> {
         let dtypes: &[Dtype] = if self.device.is_some() { &[Dtype::Bf16, Dtype::F32] } else { &[Dtype::F32] };
         for shape in &self.args.shape {
             for case in shape.cases() {
+                let dual = (self.device.is_some() && case.op.dual()).then_some((Pass::Dual, "dual"));
                 let passes = [(Pass::Forward, "forward"), (Pass::Jvp, "jvp"), (Pass::Vjp, "vjp")];
+                let passes: Vec<(Pass, &str)> = passes.into_iter().chain(dual).collect();
                 let name = |op: &str, pass: &str| format!("{op}_{pass}");
                 if !passes.iter().any(|(_, pass)| self.wants(&name(case.op.name(), pass))) {
                     continue;

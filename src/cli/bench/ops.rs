@@ -78,9 +78,12 @@ impl Passes for Host {
         let differentiable = |i: usize| case.inputs[i].role.differentiable();
         match pass {
             Pass::Forward => case.op.forward(&case.views(), y, saved),
-            Pass::Jvp => {
+            Pass::Jvp | Pass::Dual => {
                 let dx: Vec<Option<&[f32]>> =
                     dx.iter().enumerate().map(|(i, d)| differentiable(i).then_some(d.as_slice())).collect();
+                if pass == Pass::Dual {
+                    case.op.forward(&case.views(), y, saved);
+                }
                 case.op.jvp(&case.views(), y, saved, &dx, dy);
             }
             Pass::Vjp => {
@@ -138,7 +141,7 @@ impl Passes for OnDevice {
         let Pieces { bound, dx, dy, gy, gx } = &self.0[turn % self.0.len()];
         match pass {
             Pass::Forward => bound.run(pass, &[], None, &[]),
-            Pass::Jvp => bound.run(pass, dx, Some(dy), &[]),
+            Pass::Jvp | Pass::Dual => bound.run(pass, dx, Some(dy), &[]),
             Pass::Vjp => bound.run(pass, &[], Some(gy), gx),
         }
     }

@@ -7,7 +7,7 @@ use super::{
     Bindings, Census, Clip, Criterion, Engine, Loaded, Mask, Selected, Stepped, Update, Updated, Vector, bind,
 };
 use crate::gpu::{Device, Dtype, Memory, Ptr, Recorded};
-use crate::graph::{Id, Program};
+use crate::graph::{Id, Lowering, Program};
 use crate::params::{Layout, Role};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -85,6 +85,7 @@ pub struct Cuda {
     recordings: HashMap<step::Key, Recorded>,
     last: Option<Last>,
     poison: bool,
+    lowering: Lowering,
 }
 
 impl Cuda {
@@ -108,6 +109,7 @@ impl Cuda {
             recordings: HashMap::new(),
             last: None,
             poison: false,
+            lowering: Lowering::device(),
         })
     }
 
@@ -121,6 +123,12 @@ impl Cuda {
     /// once. For tests.
     pub fn poisoned(mut self) -> Self {
         self.poison = true;
+        self
+    }
+
+    /// Run programs with these calls, in place of what [`Lowering::device`] says.
+    pub fn lowering(mut self, lowering: Lowering) -> Self {
+        self.lowering = lowering;
         self
     }
 
@@ -212,6 +220,7 @@ impl Engine for Cuda {
     }
     fn load(&mut self, program: Program) -> Result<Loaded> {
         bind::check(&program, &self.layout)?;
+        let program = program.lowered(self.lowering)?;
         let storage = Storage::new(&program, self.dtype)?;
         self.programs.push(Stored { program, storage });
         Ok(Loaded(self.programs.len() - 1))

@@ -96,9 +96,9 @@ impl Cuda {
         let shown =
             |id: Id, shown: bool| DeviceTensor { at: if shown { tensor(id).at } else { Ptr::NULL }, ..tensor(id) };
         let x: Vec<DeviceTensor> = (0..call.x.len()).map(|i| shown(call.x[i], call.reads_input(i))).collect();
-        let dx: Vec<Option<DeviceTensor>> = match call.pass {
-            Pass::Jvp => call.dx.iter().map(|d| d.map(tensor)).collect(),
-            Pass::Forward | Pass::Vjp => Vec::new(),
+        let dx: Vec<Option<DeviceTensor>> = match call.pass.takes_tangents() {
+            true => call.dx.iter().map(|d| d.map(tensor)).collect(),
+            false => Vec::new(),
         };
         let cotangent = |&(id, add): &(Id, bool)| {
             let add = add || (target.accumulate && matches!(p.program.buffers[id].home, Home::Cotangent(_)));
@@ -107,8 +107,9 @@ impl Cuda {
         let gx: Vec<Option<DeviceCotangent>> = call.gx.iter().map(|g| g.as_ref().map(cotangent)).collect();
         let io = DeviceIo {
             x: &x,
-            y: shown(call.y, call.pass == Pass::Forward || call.reads_output()),
+            y: shown(call.y, call.pass.gives_output() || call.reads_output()),
             saved: call.saved.map_or(Ptr::NULL, |id| tensor(id).at),
+            kept: call.saved.map_or(Ptr::NULL, |id| self.kept(p, id)),
             dx: &dx,
             dy: call.dy.filter(|_| call.pass != Pass::Forward).map(tensor),
             gx: &gx,
@@ -126,7 +127,7 @@ impl Cuda {
             added || (target.accumulate && matches!(p.program.buffers[id].home, Home::Cotangent(_)))
         };
         call.writes().into_iter().filter(|&id| !adds(id)).try_for_each(|id| {
-            let words = p.storage.bytes(&p.program, id).div_ceil(4);
+            let words = p.storage.bytes(id).div_ceil(4);
             self.device.fill(self.tensor(p, id, target).at, NAN, words)
         })?;
         self.spoil_arena(&self.scratch)
@@ -134,6 +135,12 @@ impl Cuda {
 
     fn spoil_arena(&self, arena: &Arena) -> Result<()> {
         if arena.bytes() < 4 { Ok(()) } else { self.device.fill(arena.at(), NAN, arena.bytes() / 4) }
+    }
+
+    /// Where what is kept lies within what is saved, if it is.
+    fn kept(&self, p: &Stored, saved: Id) -> Ptr {
+        let place = p.storage.work(saved).zip(p.storage.kept(saved));
+        place.map_or(Ptr::NULL, |(at, kept)| self.work.at().offset(at + kept))
     }
 
     fn tensor<'p>(&self, p: &'p Stored, id: Id, target: &Target) -> DeviceTensor<'p> {
@@ -162,7 +169,7 @@ impl Cuda {
             return Ok(vec![value]);
         }
         let at = p.storage.work(id).ok_or_else(|| wrong(name, "no call of the program writes it"))?;
-        let mut raw = vec![0; p.storage.bytes(&p.program, id)];
+        let mut raw = vec![0; p.storage.bytes(id)];
         self.device.download(self.work.at().offset(at), &mut raw)?;
         Ok(widened(&raw, p.storage.dtype(id)))
     }
@@ -180,7 +187,7 @@ fn stage(p: &Stored, bound: &Bound) -> Vec<u8> {
         };
         let Some(at) = p.storage.outside(id) else { continue };
         let narrow = b.element == Element::Real && p.storage.dtype(id) == Dtype::Bf16;
-        let to = &mut staged[at..][..p.storage.bytes(&p.program, id)];
+        let to = &mut staged[at..][..p.storage.bytes(id)];
         if data.len() != numel(&b.shape) {
             continue; // an input that the program does not read
         }

@@ -1,7 +1,6 @@
 //! How a program is stored on a device: the type of every buffer, and its place in the arenas.
 use crate::gpu::Dtype;
 use crate::graph::{Buffer, Call, Home, Id, Placed, Program, place};
-use crate::ops::Pass;
 use crate::tensor::Element;
 use crate::{Error, Result};
 
@@ -12,6 +11,10 @@ pub const ALIGN: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Storage {
     dtypes: Vec<Dtype>,
+    /// Bytes of each buffer.
+    sizes: Vec<usize>,
+    /// Of what a call saves: where what it keeps begins, in bytes, if that is stored.
+    kept: Vec<Option<usize>>,
     work: Placed,
     /// Of inputs, their directions and the seed, which one upload fills.
     outside: Vec<Option<usize>>,
@@ -24,7 +27,18 @@ impl Storage {
     /// [`Error::Unsupported`] where an op that is not exact would read numbers of two types.
     pub fn new(p: &Program, compute: Dtype) -> Result<Self> {
         let dtypes = dtypes(p, compute)?;
-        let bytes = |id: Id| bytes(&p.buffers[id], dtypes[id]);
+        let mut sizes: Vec<usize> = p.buffers.iter().zip(&dtypes).map(|(b, dtype)| bytes(b, *dtype)).collect();
+        let mut kept = vec![None; p.buffers.len()];
+        for c in p.calls.iter().filter(|c| c.pass.gives_output()) {
+            let (Some(saved), count) = (c.saved, c.op.kept(&shapes(p, c))) else { continue };
+            if count > 0 {
+                let at = (sizes[saved] - 4 * count).next_multiple_of(ALIGN);
+                let read = p.calls.iter().any(|other| !other.pass.gives_output() && other.saved == Some(saved));
+                kept[saved] = read.then_some(at);
+                sizes[saved] = if read { at + count * dtypes[c.y].bytes() } else { sizes[saved] - 4 * count };
+            }
+        }
+        let bytes = |id: Id| sizes[id];
         let work = place(p, ALIGN, bytes);
         let mut outside = vec![None; p.buffers.len()];
         let mut outside_size = 0;
@@ -34,21 +48,21 @@ impl Storage {
                 outside_size += bytes(id).next_multiple_of(ALIGN);
             }
         }
-        let scratch = |c: &Call| {
-            let shapes: Vec<&[usize]> = c.x.iter().map(|&id| p.buffers[id].shape.as_slice()).collect();
-            c.op.scratch(c.pass, &shapes)
-        };
-        let scratch = p.calls.iter().map(scratch).max().unwrap_or(0);
-        Ok(Self { dtypes, work, outside, outside_size, scratch })
+        let scratch = p.calls.iter().map(|c| c.op.scratch(c.pass, &shapes(p, c))).max().unwrap_or(0);
+        Ok(Self { dtypes, sizes, kept, work, outside, outside_size, scratch })
     }
 
     /// Of real numbers; it says nothing of indices.
     pub fn dtype(&self, id: Id) -> Dtype {
         self.dtypes[id]
     }
-    /// What a buffer of `p` takes.
-    pub fn bytes(&self, p: &Program, id: Id) -> usize {
-        bytes(&p.buffers[id], self.dtypes[id])
+    /// What a buffer takes.
+    pub fn bytes(&self, id: Id) -> usize {
+        self.sizes[id]
+    }
+    /// Where, in what a call saves, that which it keeps begins; `None` if it keeps nothing, or nothing reads it.
+    pub fn kept(&self, id: Id) -> Option<usize> {
+        self.kept[id]
     }
     /// Offset in the arena of activations; `None` for what lives elsewhere.
     pub fn work(&self, id: Id) -> Option<usize> {
@@ -72,6 +86,11 @@ impl Storage {
     }
 }
 
+/// The shapes of what a call reads.
+fn shapes<'p>(p: &'p Program, c: &Call) -> Vec<&'p [usize]> {
+    c.x.iter().map(|&id| p.buffers[id].shape.as_slice()).collect()
+}
+
 /// What a buffer takes; indices take four bytes each.
 fn bytes(b: &Buffer, dtype: Dtype) -> usize {
     let each = if b.element == Element::Index { 4 } else { dtype.bytes() };
@@ -90,7 +109,7 @@ fn dtypes(p: &Program, compute: Dtype) -> Result<Vec<Dtype>> {
             of[id] = Dtype::F32;
         }
     }
-    for c in p.calls.iter().filter(|c| c.pass == Pass::Forward) {
+    for c in p.calls.iter().filter(|c| c.pass.gives_output()) {
         c.saved.into_iter().for_each(|id| of[id] = Dtype::F32);
         of[c.y] = output(p, c, compute, &of)?;
     }
@@ -109,7 +128,7 @@ fn dtypes(p: &Program, compute: Dtype) -> Result<Vec<Dtype>> {
 
 /// The calls whose forward pass reads a buffer.
 fn readers(p: &Program, id: Id) -> impl Iterator<Item = &Call> {
-    p.calls.iter().filter(move |c| c.pass == Pass::Forward && c.x.contains(&id))
+    p.calls.iter().filter(move |c| c.pass.gives_output() && c.x.contains(&id))
 }
 
 /// The dtype of a forward call's output.

@@ -118,6 +118,16 @@ impl Host {
                     call.op.jvp(&x, y, saved, &dx, dy);
                 }
             }
+            Pass::Dual => {
+                let mut written = written.into_iter().map(|(_, s)| s);
+                let y = written.next().unwrap_or_default();
+                let saved = call.saved.and_then(|_| written.next()).unwrap_or_default();
+                let dx: Vec<Option<&[f32]>> = call.dx.iter().map(|d| d.map(read)).collect();
+                call.op.forward(&x, y, saved);
+                if let Some(dy) = written.next() {
+                    call.op.jvp(&x, y, saved, &dx, dy);
+                }
+            }
             Pass::Vjp => {
                 let (saved, gy) = (call.saved.map_or(&[][..], read), call.dy.map_or(&[][..], read));
                 let mut written = written.into_iter();

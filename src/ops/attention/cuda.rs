@@ -170,20 +170,16 @@ pub fn run_as(choice: Choice, op: Attention, pass: Pass, io: &DeviceIo, queue: &
             }
             Ok(())
         }
-    }
-}
-
-/// Forward and jvp at once; by portable kernels one after the other.
-pub fn dual_as(choice: Choice, op: Attention, io: &DeviceIo, queue: &Queue) -> Result<()> {
-    let call = Call::new(choice, op, io, queue);
-    let (q, k, v, mask) = (io.x[0].at, call.at(Some(io.x[1]), "k")?, call.at(Some(io.x[2]), "v")?, io.x[3].at);
-    let [dq, dk, dv] = call.tangents(io)?;
-    let (axes, y, lse, dy) = (call.axes, call.at(Some(io.y), "y")?, io.saved, call.at(Some(io.dy()?), "dy")?);
-    match call.tensor_cores(Part::Dual, &[q, k, v, y, dq, dk, dv, dy]) {
-        Some(config) => call.launch_as(&config, &DualArgs { q, k, v, mask, dq, dk, dv, y, lse, dy, axes }),
-        None => {
-            run_as(Choice::Portable, op, Pass::Forward, io, queue)?;
-            run_as(Choice::Portable, op, Pass::Jvp, io, queue)
+        Pass::Dual => {
+            let [dq, dk, dv] = call.tangents(io)?;
+            let dy = call.at(Some(io.dy()?), "dy")?;
+            match call.tensor_cores(Part::Dual, &[q, k, v, y, dq, dk, dv, dy]) {
+                Some(config) => call.launch_as(&config, &DualArgs { q, k, v, mask, dq, dk, dv, y, lse, dy, axes }),
+                None => {
+                    run_as(choice, op, Pass::Forward, io, queue)?;
+                    run_as(choice, op, Pass::Jvp, io, queue)
+                }
+            }
         }
     }
 }
