@@ -3,7 +3,6 @@
     python3 benches/experiments/sparsity.py mnist --data DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py sst2 --data DIR --model DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py cifar10 --data DIR --model resnet20-cifar10 --out benches/results/FILE.json
-    python3 benches/experiments/sparsity.py vit --data DIR --out benches/results/FILE.json
 
 Every row is a `fipk sparsify` run of the same number of steps from the same dense network; accuracy is that of the stored,
 projected network on held-out data. Needs a release build. Runs are kept in --runs and not repeated.

@@ -113,7 +113,7 @@ impl Cuda {
         })
     }
 
-    /// Let products of f32 round their factors to tf32, which tensor cores multiply.
+    /// Allow products of f32 to round their factors to tf32; no kernel does so yet.
     pub fn with_tf32(mut self, tf32: bool) -> Self {
         self.tf32 = tf32;
         self
@@ -192,8 +192,7 @@ impl Cuda {
 
 impl Engine for Cuda {
     fn describe(&self) -> String {
-        let tf32 = self.tf32 && self.dtype == Dtype::F32;
-        format!("{}, {}", self.device.describe(), if tf32 { "tf32" } else { self.dtype.suffix() })
+        format!("{}, {}", self.device.describe(), self.dtype.suffix())
     }
     fn layout(&self) -> &Layout {
         &self.layout

@@ -9,9 +9,9 @@ use std::fmt;
 pub enum Family {
     /// kernels/gemm.cu: FMAs in f32, of any operands.
     Simt,
-    /// kernels/gemm_mma.cuh: tensor cores by `mma.sync`; operands both bf16, or both f32 and rounded to tf32.
+    /// Tensor cores by `mma.sync`; operands both bf16, or both f32 and rounded to tf32. No kernels yet.
     Mma,
-    /// Tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16.
+    /// Tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16. No kernels yet.
     Wgmma,
 }
 
@@ -72,7 +72,7 @@ impl GemmShape {
         self.m.div_ceil(tile.rows) * self.n.div_ceil(tile.columns)
     }
 
-    /// The kernels for these operands on a device.
+    /// The kernels for these operands on a device: one family has any so far.
     pub fn family(&self, _: Abilities, _tf32: bool) -> Family {
         Family::Simt
     }
