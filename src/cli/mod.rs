@@ -15,7 +15,6 @@ mod forward;
 mod geodesic;
 mod globals;
 mod jvp;
-
 mod metric;
 mod model;
 mod output;

@@ -1,4 +1,5 @@
 //! A geodesic from a network beside the straight line and the null path of the same start: speed and drift along each.
+use super::metrics::argmax;
 use super::path::{Origin, Point as Stop, Stored, packed};
 use crate::engine::Vector;
 use crate::geometry::geodesic::{Control, Geodesic, speeds};
@@ -88,11 +89,9 @@ impl Start {
         let n = rows().count() as f64;
         let squares: f64 = z.iter().zip(&self.outputs).map(|(a, b)| (a - b).powi(2)).sum();
         let single = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let top = |x: &[f64]| x.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
         let kl = || rows().map(|(z, t)| row(Distance::Kl, &single(z), &single(t))).sum::<f64>() / n;
-        let flips = || rows().filter(|(z, t)| top(z) != top(t)).count() as f64 / n;
-        let mut away = map.zeros()?;
-        map.copy(w, &mut away)?;
+        let flips = || rows().filter(|(z, t)| argmax(&single(z)) != argmax(&single(t))).count() as f64 / n;
+        let mut away = map.copied(w)?;
         map.axpy(-1.0, &self.w, &mut away)?;
         let from_start = map.norm(&away)?;
         map.recycle(away);
@@ -145,12 +144,7 @@ pub fn walk<S: Samples>(
         products: 0,
         walks: Vec::new(),
     };
-    let copy = |map: &mut OnEngine<S>, x: &Vector| -> Result<Vector> {
-        let mut y = map.zeros()?;
-        map.copy(x, &mut y)?;
-        Ok(y)
-    };
-    let begin = (copy(map, &w)?, copy(map, &direction)?);
+    let begin = (map.copied(&w)?, map.copied(&direction)?);
     let first = 1.0 / plan.points.max(10) as f64;
     let mut geodesic = Geodesic::new(map, plan.kind, begin, mu, plan.accuracy, first)?;
     let mut trail = keep.begin(map, "geodesic", Some(geodesic.at.speed))?;
@@ -167,7 +161,7 @@ pub fn walk<S: Samples>(
     (found.accelerations, found.products) = (geodesic.accelerations, geodesic.products);
     found.walks.push(trail.end());
 
-    let mut at = copy(map, &w)?;
+    let mut at = map.copied(&w)?;
     let mut trail = keep.begin(map, "line", Some(geodesic.at_start().speed))?;
     for i in 1..=plan.points {
         keep.stopped()?;
@@ -182,7 +176,7 @@ pub fn walk<S: Samples>(
     // Null steps of the line's length each, every one from the direction of the last, so that the path goes somewhere.
     map.copy(&w, &mut at)?;
     let step = (plan.length * size / plan.points as f64).powi(2);
-    let mut along = copy(map, &direction)?;
+    let mut along = map.copied(&direction)?;
     let mut trail = keep.begin(map, "null", None)?;
     for i in 1..=plan.points {
         keep.stopped()?;

@@ -129,11 +129,11 @@ impl<V> Geodesic<V> {
             // Stage two, at half of the step; both derivatives of a stage are (its velocity, its acceleration).
             combine(map, &self.w, &[(0.5 * h, &self.v)], &mut w)?;
             combine(map, &self.v, &[(0.5 * h, &self.a)], &mut v)?;
-            let v2 = copied(map, &v)?;
+            let v2 = map.copied(&v)?;
             let a2 = self.accelerate(map, kind, &w, &v2, accuracy)?;
             combine(map, &self.w, &[(0.75 * h, &v2)], &mut w)?;
             combine(map, &self.v, &[(0.75 * h, &a2)], &mut v)?;
-            let v3 = copied(map, &v)?;
+            let v3 = map.copied(&v)?;
             let a3 = self.accelerate(map, kind, &w, &v3, accuracy)?;
             let of = [2.0 / 9.0, 1.0 / 3.0, 4.0 / 9.0].map(|b| b * h);
             combine(map, &self.w, &[(of[0], &self.v), (of[1], &v2), (of[2], &v3)], &mut w)?;
@@ -211,10 +211,4 @@ pub fn speeds<M: Map>(map: &mut M, w: &M::Vector, kind: OutputMetric, v: &M::Vec
 fn combine<M: Map>(map: &mut M, x: &M::Vector, terms: &[(f64, &M::Vector)], to: &mut M::Vector) -> Result<()> {
     map.copy(x, to)?;
     terms.iter().try_for_each(|(a, y)| map.axpy(*a, y, to))
-}
-
-fn copied<M: Map>(map: &mut M, x: &M::Vector) -> Result<M::Vector> {
-    let mut y = map.zeros()?;
-    map.copy(x, &mut y)?;
-    Ok(y)
 }

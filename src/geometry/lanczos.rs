@@ -145,10 +145,10 @@ fn finite(x: f64) -> Result<f64> {
     ))
 }
 
-/// The largest eigenvalues of an operator with their eigenvectors.
+/// Eigenvalues at one end of an operator's spectrum, with their eigenvectors.
 #[derive(Debug)]
 pub struct Eigenpairs<V> {
-    /// Largest first.
+    /// Outermost first.
     pub values: Vec<f64>,
     /// ‖A y − θ y‖ as Lanczos' process bounds it, for normalised y.
     pub residuals: Vec<f64>,
@@ -176,16 +176,32 @@ pub struct Search {
 ///
 /// # Errors
 /// [`Error::NotFinite`]; what the operator says.
-pub fn largest<A: Symmetric>(
+pub fn largest<A: Symmetric>(op: &mut A, search: &Search, step: impl FnMut(usize)) -> Result<Eigenpairs<A::Vector>> {
+    extreme(op, search, false, step)
+}
+
+/// The smallest ones, smallest first; the tolerance is relative to the largest all the same.
+///
+/// # Errors
+/// As [`largest`].
+pub fn smallest<A: Symmetric>(op: &mut A, search: &Search, step: impl FnMut(usize)) -> Result<Eigenpairs<A::Vector>> {
+    extreme(op, search, true, step)
+}
+
+/// The process finds both ends of a spectrum at once.
+fn extreme<A: Symmetric>(
     op: &mut A,
     search: &Search,
+    from_below: bool,
     mut step: impl FnMut(usize),
 ) -> Result<Eigenpairs<A::Vector>> {
     let mut start = op.zeros()?;
     op.normal(search.seed, 0, &mut start)?;
     let (mut krylov, _) = Krylov::new(op, start)?;
     let wanted = search.pairs.min(op.dim());
-    // The largest values when the space was last exhausted.
+    // The place among values that stand largest first.
+    let nth = |steps: usize, i: usize| if from_below { steps - 1 - i } else { i };
+    // The wanted values when the space was last exhausted.
     let mut before: Option<Vec<f64>> = None;
     let (ritz, converged) = loop {
         krylov.extend(op, search.precision)?;
@@ -198,7 +214,7 @@ pub fn largest<A: Symmetric>(
         }
         let ritz = krylov.ritz()?;
         let tolerance = search.tolerance * ritz.values.first().copied().unwrap_or(0.0).abs();
-        let within = |i: usize| krylov.coupling() * ritz.last(i).abs() <= tolerance;
+        let within = |i: usize| krylov.coupling() * ritz.last(nth(steps, i)).abs() <= tolerance;
         let converged = steps >= wanted && (0..wanted).all(within);
         if !krylov.complete() || over {
             if converged || over {
@@ -207,8 +223,8 @@ pub fn largest<A: Symmetric>(
             continue;
         }
         // An exhausted space has each of its eigenvalues once. Another start has a second vector of those that have one; when
-        // it adds none to the largest, there is none.
-        let now = ritz.values[..wanted.min(steps)].to_vec();
+        // it adds none to those wanted, there is none.
+        let now: Vec<f64> = (0..wanted.min(steps)).map(|i| ritz.values[nth(steps, i)]).collect();
         let same = |before: &Vec<f64>| {
             before.len() == now.len() && before.iter().zip(&now).all(|(a, b)| (a - b).abs() <= tolerance)
         };
@@ -221,11 +237,11 @@ pub fn largest<A: Symmetric>(
             break (ritz, true);
         }
     };
-    let found = wanted.min(krylov.steps());
-    let residuals = (0..found).map(|i| krylov.coupling() * ritz.last(i).abs()).collect();
-    let vectors = (0..found).map(|i| krylov.combine(op, ritz.vector(i))).collect::<Result<_>>()?;
-    let values = ritz.values[..found].to_vec();
     let products = krylov.steps();
+    let found = || (0..wanted.min(products)).map(|i| nth(products, i));
+    let residuals = found().map(|i| krylov.coupling() * ritz.last(i).abs()).collect();
+    let vectors = found().map(|i| krylov.combine(op, ritz.vector(i))).collect::<Result<_>>()?;
+    let values = found().map(|i| ritz.values[i]).collect();
     krylov.recycle(op);
     Ok(Eigenpairs { values, residuals, vectors, products, converged })
 }

@@ -59,8 +59,7 @@ pub trait Map: Space {
             return Ok(vec![0.0; self.samples() * self.width()]);
         }
         let h = self.precision().cbrt() * self.norm(w)?.max(1.0) / length;
-        let mut at = self.zeros()?;
-        self.copy(w, &mut at)?;
+        let mut at = self.copied(w)?;
         self.axpy(h, v, &mut at)?;
         let mut ahead = self.jv(&at, v)?;
         self.copy(w, &mut at)?;

@@ -19,6 +19,16 @@ pub trait Space {
 
     fn copy(&mut self, from: &Self::Vector, to: &mut Self::Vector) -> Result<()>;
 
+    /// A vector of its own with the numbers of `x`.
+    ///
+    /// # Errors
+    /// What the space says of memory.
+    fn copied(&mut self, x: &Self::Vector) -> Result<Self::Vector> {
+        let mut y = self.zeros()?;
+        self.copy(x, &mut y)?;
+        Ok(y)
+    }
+
     /// y += a x.
     fn axpy(&mut self, a: f64, x: &Self::Vector, y: &mut Self::Vector) -> Result<()>;
 

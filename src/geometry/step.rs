@@ -54,8 +54,7 @@ pub fn exact<M: Map>(
 ) -> Result<Step<M::Vector>> {
     let &Goal { beta, epsilon, .. } = goal;
     length(epsilon)?;
-    let mut b = map.zeros()?;
-    map.copy(gradient, &mut b)?;
+    let mut b = map.copied(gradient)?;
     map.scale(-beta / 2.0, &mut b)?;
     let squares = map.dot(&b, &b)?;
     if !squares.is_finite() {

@@ -1,7 +1,7 @@
 //! Eigenvalues against a dense solver.
 use crate::exact::{Exact, apart, inputs, norm, read, tanh};
 use faer::Side;
-use fipk::geometry::lanczos::{Search, largest};
+use fipk::geometry::lanczos::{Search, largest, smallest};
 use fipk::geometry::spectrum::{all, density, effective_rank, fewer_outputs, participation, top};
 use fipk::geometry::{OutputMetric, Pullback, Space, Symmetric};
 
@@ -114,6 +114,11 @@ fn eigenvalues_of_several_vectors_are_found_as_often_as_they_are() {
     let found = largest(&mut op, &search(7, 1e-15), |_| ()).unwrap();
     let error = apart(&found.values, &[5.0, 5.0, 5.0, 2.0, 1.0, 1.0, 0.0]);
     assert!(found.converged && error <= 1e-12, "{found:?}");
+    let lowest = smallest(&mut Diagonal(op.0.clone()), &search(4, 1e-15), |_| ()).unwrap();
+    for (got, want) in lowest.values.iter().zip([0.0, 0.0, 1.0, 1.0]) {
+        assert!((got - want).abs() <= 1e-12, "{lowest:?}");
+    }
+    assert_eq!(lowest.values.len(), 4);
     let first = &found.vectors[0];
     assert!((norm(first) - 1.0).abs() <= 1e-12 && norm(&first[3..]) <= 1e-10, "{first:?}");
 }

@@ -3,49 +3,11 @@
 use super::sphere::{lengthen, secular};
 use super::{Goal, Step};
 use crate::Result;
-use crate::geometry::lanczos::{Krylov, Search, largest};
+use crate::geometry::lanczos::{Krylov, Search, smallest};
 use crate::geometry::map::{Map, OutputMetric};
 use crate::geometry::pullback::Pullback;
-use crate::geometry::space::{Space, Symmetric, plain};
+use crate::geometry::space::plain;
 use crate::geometry::tridiagonal::Ritz;
-
-/// −g, whose largest eigenvalue is that of g nearest to zero.
-struct Negative<'p, 'a, M: Map>(&'p mut Pullback<'a, M>);
-
-impl<M: Map> Space for Negative<'_, '_, M> {
-    type Vector = M::Vector;
-    fn dim(&self) -> usize {
-        self.0.dim()
-    }
-    fn zeros(&mut self) -> Result<M::Vector> {
-        self.0.zeros()
-    }
-    fn normal(&mut self, seed: u64, stream: u64, to: &mut M::Vector) -> Result<()> {
-        self.0.normal(seed, stream, to)
-    }
-    fn copy(&mut self, from: &M::Vector, to: &mut M::Vector) -> Result<()> {
-        self.0.copy(from, to)
-    }
-    fn axpy(&mut self, a: f64, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
-        self.0.axpy(a, x, y)
-    }
-    fn scale(&mut self, a: f64, x: &mut M::Vector) -> Result<()> {
-        self.0.scale(a, x)
-    }
-    fn dot(&self, x: &M::Vector, y: &M::Vector) -> Result<f64> {
-        self.0.dot(x, y)
-    }
-    fn recycle(&mut self, x: M::Vector) {
-        self.0.recycle(x);
-    }
-}
-
-impl<M: Map> Symmetric for Negative<'_, '_, M> {
-    fn apply(&mut self, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
-        self.0.apply(x, y)?;
-        self.0.scale(-1.0, y)
-    }
-}
 
 /// (T + μI)⁻¹ ‖b‖ e₁ from the eigenpairs of T.
 fn coefficients(ritz: &Ritz, norm: f64, mu: f64) -> Vec<f64> {
@@ -64,8 +26,7 @@ pub(super) fn through_weights<M: Map>(
     &Goal { epsilon, accuracy, seed, .. }: &Goal,
 ) -> Result<Step<M::Vector>> {
     let precision = map.precision();
-    let mut start = map.zeros()?;
-    map.copy(b, &mut start)?;
+    let start = map.copied(b)?;
     let mut g = Pullback::new(map, w, kind)?;
     let (mut krylov, norm) = Krylov::new(&mut g, start)?;
     // With a shift s = μ + θ_min of ‖b‖ / √ε the step is at most √ε long; with one near 0 it is as long as one likes,
@@ -89,11 +50,11 @@ pub(super) fn through_weights<M: Map>(
     // A Krylov space from b knows the eigenvalues that b has a part along; with μ ≥ 0 the others do not matter.
     if mu < 0.0 {
         let search = Search { pairs: 1, tolerance: accuracy.tolerance, products: accuracy.products, seed, precision };
-        let mut found = largest(&mut Negative(&mut g), &search, |_| ())?;
+        let mut found = smallest(&mut g, &search, |_| ())?;
         products += found.products;
-        let smallest = -found.values.first().copied().unwrap_or(0.0);
-        if mu < -smallest {
-            mu = -smallest;
+        let least = found.values.first().copied().unwrap_or(0.0);
+        if mu < -least {
+            mu = -least;
             h = coefficients(&ritz, norm, mu);
             hard = found.vectors.pop();
         }
