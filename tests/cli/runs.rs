@@ -104,7 +104,11 @@ fn threads_change_nothing() {
 
 /// Starts a run and waits until it has recorded `steps` steps.
 fn started(args: &[String], out: &Path, steps: usize) -> Child {
-    let mut child = command(&strs(args)).spawn().expect("the binary starts");
+    started_by(&mut command(&strs(args)), out, steps)
+}
+
+fn started_by(command: &mut std::process::Command, out: &Path, steps: usize) -> Child {
+    let mut child = command.spawn().expect("the binary starts");
     let metrics = out.join("metrics.jsonl");
     let limit = Instant::now() + Duration::from_secs(60);
     loop {
@@ -162,6 +166,30 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     done(&["resume", text(&out), "-q"]);
     assert!(weights(&out) == bytes, "the resumed run ends elsewhere");
     assert_eq!(history(&out), history(&whole));
+}
+
+/// Under nohup a run outlives its terminal, and is stopped by Ctrl-C all the same.
+#[cfg(unix)]
+#[test]
+fn a_run_that_ignores_hangups_goes_on_until_it_is_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, args, _, out) = unbroken(dir.path(), "digits:300?seed=2");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_fipk")]).args(&args);
+    shell.stderr(std::process::Stdio::piped());
+    let child = started_by(&mut shell, &out, 31);
+    let send =
+        |signal: &str| std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(send("-HUP").success());
+    let at = fs::read_to_string(out.join("metrics.jsonl")).unwrap().len();
+    let limit = Instant::now() + Duration::from_secs(60);
+    while fs::read_to_string(out.join("metrics.jsonl")).unwrap().len() < at + 500 {
+        assert!(Instant::now() < limit, "it went no further");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(send("-INT").success());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[cfg(unix)]
