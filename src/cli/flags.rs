@@ -10,7 +10,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 /// A parser of the words that an enum of the recipe is written in.
-fn one_of<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+pub(super) fn one_of<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
 where
     T: for<'de> Deserialize<'de> + Clone + Send + Sync + 'static,
 {

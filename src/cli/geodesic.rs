@@ -26,14 +26,13 @@ use std::path::{Path, PathBuf};
 ///
 /// From the network in the given direction, the geodesic bends so that the outputs on the data keep the speed they start with;
 /// the straight line and a null path (each step through (I + g/μ)⁻¹) of the same start are walked beside it. All
-/// networks are stored, as paths that `fipk path` reads.
+/// networks are stored, each as its compressed difference from the one before.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fipk geodesic --model lenet/model --data 'mnist:MNIST?limit=64' --length 0.2 --out walk
   fipk metric --model lenet/model --data 'mnist:MNIST?limit=64' --vectors --top 3 --out top
-  fipk geodesic --model lenet/model --data 'mnist:MNIST?limit=64' --direction top/eigenvector-01.safetensors --out walk
-  fipk path pca walk/geodesic walk/line walk/null --out pca.svg")]
+  fipk geodesic --model lenet/model --data 'mnist:MNIST?limit=64' --direction top/eigenvector-01.safetensors --out walk")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
     #[arg(long, value_name = "DIR|ID")]
@@ -54,10 +53,10 @@ pub struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 1e-6)]
     damping: f64,
     /// The most products with the metric for one acceleration
-    #[arg(long, value_name = "N", default_value_t = 300)]
-    products: usize,
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    products: u32,
     /// How a change of logits is measured: euclidean, or fisher
-    #[arg(long, value_name = "METRIC", default_value = "euclidean", value_parser = output_metric)]
+    #[arg(long, value_name = "METRIC", default_value = "euclidean", value_parser = output_metric())]
     output_metric: OutputMetric,
     /// Folder for the paths, geodesic.json and plots
     #[arg(long, value_name = "DIR")]
@@ -84,7 +83,7 @@ impl Args {
     }
 
     fn asked(&self, seed: u64) -> toml::Table {
-        let pairs: [(&str, toml::Value); 10] = [
+        let pairs: [(&str, toml::Value); 11] = [
             ("verb", "geodesic".into()),
             ("model", self.model.as_str().into()),
             ("data", self.data.as_str().into()),
@@ -92,8 +91,9 @@ impl Args {
             ("length", self.length.into()),
             ("points", i64::from(self.points).into()),
             ("damping", self.damping.into()),
-            ("products", (self.products as i64).into()),
+            ("products", i64::from(self.products).into()),
             ("output_metric", self.output_metric.as_str().into()),
+            ("max_length", i64::from(self.max_length).into()),
             ("seed", (seed as i64).into()),
         ];
         pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
@@ -128,7 +128,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         length: args.length,
         points: args.points as usize,
         damping: args.damping,
-        accuracy: Accuracy { products: args.products, ..Accuracy::default() },
+        accuracy: Accuracy { products: args.products as usize, ..Accuracy::default() },
         control: Control::default(),
         seed,
         classes: matches!(model.network.head, Head::Classification { .. } | Head::MaskedLm),

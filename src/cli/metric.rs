@@ -1,5 +1,6 @@
 //! `fipk metric`: the spectrum of the metric that a network pulls back from its outputs.
 use super::device::{Place, Purpose};
+use super::flags::one_of;
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
@@ -10,6 +11,7 @@ use crate::geometry::lanczos::{Eigenpairs, Search};
 use crate::geometry::spectrum::marchenko_pastur::MarchenkoPastur;
 use crate::geometry::spectrum::{self, Density, effective_rank, participation, shares};
 use crate::geometry::{Map, OnEngine, OutputMetric, Space};
+use crate::params::atomic::Folder;
 use crate::params::{Role, Roles};
 use crate::report::Table;
 use crate::report::numbers::{duration, grouped, number, percent};
@@ -52,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     density: bool,
     /// How a change of logits is measured: euclidean, or fisher (H = diag q − q qᵀ of the softmax)
-    #[arg(long, value_name = "METRIC", default_value = "euclidean", value_parser = output_metric)]
+    #[arg(long, value_name = "METRIC", default_value = "euclidean", value_parser = output_metric())]
     output_metric: OutputMetric,
     /// Directions with an eigenvalue below this count as invariant
     #[arg(long, value_name = "E", default_value_t = 1e-3)]
@@ -61,14 +63,14 @@ pub struct Args {
     #[arg(long, value_name = "T", default_value_t = 1e-5)]
     tolerance: f64,
     /// The most products with the metric that Lanczos' process takes
-    #[arg(long, value_name = "N", default_value_t = 300)]
-    products: usize,
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    products: u32,
     /// Random starts of the density, and random vectors behind the shares of layers
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    probes: usize,
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    probes: u32,
     /// Products for each random start of the density
-    #[arg(long, value_name = "N", default_value_t = 60)]
-    steps: usize,
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
     /// Write the eigenvectors of --top too, a file each, into --out
     #[arg(long, requires = "out")]
     vectors: bool,
@@ -86,12 +88,9 @@ pub struct Args {
     max_length: u32,
 }
 
-pub(super) fn output_metric(text: &str) -> Result<OutputMetric, String> {
-    match text {
-        "euclidean" => Ok(OutputMetric::Euclidean),
-        "fisher" => Ok(OutputMetric::Fisher),
-        _ => Err("wanted euclidean or fisher".into()),
-    }
+/// The words that `--output-metric` takes.
+pub(super) fn output_metric() -> impl clap::builder::TypedValueParser<Value = OutputMetric> {
+    one_of::<OutputMetric>(&["euclidean", "fisher"])
 }
 
 /// One of the largest eigenvalues.
@@ -153,6 +152,9 @@ struct Found {
     invariant: Invariant,
     #[serde(skip_serializing_if = "Option::is_none")]
     marchenko_pastur: Option<MarchenkoPastur>,
+    /// (eigenvalue, dimensions), without those that are zero for lack of outputs: what the law is fitted to.
+    #[serde(skip)]
+    weighed: Vec<(f64, f64)>,
     layers: Vec<Share>,
     products: usize,
     seconds: f64,
@@ -166,7 +168,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let model = Model::open(&args.model)?;
     let seed = context.seed.unwrap_or(0);
     let data = data::load(&spec, "test", &model.reading(args.max_length as usize, seed)?)?;
-    let out = args.out.as_ref().map(|out| files::create(out, args.overwrite)).transpose()?;
+    let out = args.out.as_ref().map(|out| Folder::create(out, args.overwrite)).transpose()?;
     // A row of J is an example's: batches of one waste nothing on others.
     let rows = if args.exact { 1 } else { args.batch as usize };
     let observed = Observed::new(&model.network, &*data, rows)?;
@@ -191,7 +193,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 impl Args {
     /// What was asked, as `config.toml` keeps it.
     fn asked(&self, seed: u64) -> toml::Table {
-        let pairs: [(&str, toml::Value); 13] = [
+        let pairs: [(&str, toml::Value); 14] = [
             ("verb", "metric".into()),
             ("model", self.model.as_str().into()),
             ("data", self.data.as_str().into()),
@@ -201,9 +203,10 @@ impl Args {
             ("output_metric", self.output_metric.as_str().into()),
             ("epsilon", self.epsilon.into()),
             ("tolerance", self.tolerance.into()),
-            ("products", (self.products as i64).into()),
-            ("probes", (self.probes as i64).into()),
-            ("steps", (self.steps as i64).into()),
+            ("products", i64::from(self.products).into()),
+            ("probes", i64::from(self.probes).into()),
+            ("steps", i64::from(self.steps).into()),
+            ("max_length", i64::from(self.max_length).into()),
             ("seed", (seed as i64).into()),
         ];
         pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
@@ -213,12 +216,13 @@ impl Args {
         let rules = [
             ("--epsilon", self.epsilon > 0.0 && self.epsilon.is_finite(), self.epsilon),
             ("--tolerance", self.tolerance > 0.0 && self.tolerance < 1.0, self.tolerance),
-            ("--products", self.products > 0, 0.0),
-            ("--probes", self.probes > 0, 0.0),
-            ("--steps", self.steps > 0, 0.0),
         ];
         match rules.into_iter().find(|r| !r.1) {
-            Some((flag, _, got)) => Err(Error::usage(flag, format!("{got} makes no sense"), "give a number above 0")),
+            Some((flag, _, got)) => {
+                let hint =
+                    if flag == "--tolerance" { "give a number between 0 and 1" } else { "give a number above 0" };
+                Err(Error::usage(flag, format!("{got} makes no sense"), hint))
+            }
             None => Ok(()),
         }
     }
@@ -241,7 +245,7 @@ fn look<S: crate::geometry::Samples>(
     let search = Search {
         pairs: args.top,
         tolerance: args.tolerance,
-        products: args.products,
+        products: args.products as usize,
         seed,
         precision: map.precision(),
     };
@@ -259,14 +263,15 @@ fn look<S: crate::geometry::Samples>(
         tracing::warn!("the last of the largest eigenvalues have not converged; allow more with --products");
     }
     let density = match args.density {
-        true => Some(spectrum::density(map, &w, kind, args.probes, args.steps, seed, |_| products += 1)?),
+        true => {
+            Some(spectrum::density(map, &w, kind, args.probes as usize, args.steps as usize, seed, |_| products += 1)?)
+        }
         false => None,
     };
     let layout = map.engine().layout().clone();
     let trained: Vec<_> = layout.spans().iter().filter(|s| s.role != Role::Frozen).collect();
     let ranges: Vec<_> = trained.iter().map(|s| s.range()).collect();
-    let traces = shares::traces(map, &w, kind, &ranges, args.probes, seed)?;
-    products += args.probes;
+    let traces = shares::traces(map, &w, kind, &ranges, args.probes as usize, seed)?;
     let total: f64 = traces.iter().sum();
     let mut layers: Vec<Share> = (trained.iter().zip(&traces))
         .map(|(s, &trace)| Share { name: s.name.clone(), trace, share: trace / total.max(f64::MIN_POSITIVE) })
@@ -280,11 +285,7 @@ fn look<S: crate::geometry::Samples>(
     if !trace.is_finite() {
         return Err(Error::not_finite("metric", "the trace", "look at the weights and the data"));
     }
-    let weighed: Vec<(f64, f64)> = match &density {
-        _ if args.exact => exact.iter().take(weights).map(|&v| (v, 1.0)).collect(),
-        Some(d) => d.nodes.clone(),
-        None => Vec::new(),
-    };
+    let weighed = weighed(&exact, density.as_ref(), weights.min(independent(kind, samples, width)));
     let floor = pairs.values.first().map_or(0.0, |v| v * map.precision());
     let found = Found {
         model: String::new(),
@@ -310,8 +311,9 @@ fn look<S: crate::geometry::Samples>(
             Some(d) => Some(d.moments()[0].0.powi(2) / d.moments()[1].0),
             None => None,
         },
-        invariant: invariant(args.epsilon, weights, outputs, &exact, &pairs.values, density.as_ref()),
+        invariant: invariant(args.epsilon, weights, outputs, &exact, &pairs, density.as_ref()),
         marchenko_pastur: MarchenkoPastur::fit(&weighed),
+        weighed,
         exact,
         density,
         trace,
@@ -321,6 +323,23 @@ fn look<S: crate::geometry::Samples>(
         seconds: 0.0,
     };
     Ok((found, pairs.vectors))
+}
+
+/// How many of the outputs can change independently: to the Fisher metric a class fewer than there are.
+fn independent(kind: OutputMetric, samples: usize, width: usize) -> usize {
+    match kind {
+        OutputMetric::Euclidean => samples * width,
+        OutputMetric::Fisher => samples * (width - 1),
+    }
+}
+
+/// The spectrum with the dimensions that each value stands for, at most `most` of them where it is exact.
+fn weighed(exact: &[f64], density: Option<&Density>, most: usize) -> Vec<(f64, f64)> {
+    match density {
+        _ if !exact.is_empty() => exact.iter().take(most).map(|&v| (v, 1.0)).collect(),
+        Some(density) => density.nodes.clone(),
+        None => Vec::new(),
+    }
 }
 
 /// How many rows of J are kept at a time: a gibibyte of them.
@@ -333,14 +352,17 @@ fn invariant(
     weights: usize,
     outputs: usize,
     exact: &[f64],
-    largest: &[f64],
+    pairs: &Eigenpairs<Vector>,
     density: Option<&Density>,
 ) -> Invariant {
     let count = |values: &[f64]| values.iter().filter(|v| **v >= epsilon).count() as f64;
-    let n = weights as f64;
+    let (n, largest) = (weights as f64, &pairs.values[..]);
     let (above, how, standard_error) = match density {
         _ if !exact.is_empty() => (count(exact), "exact", None),
-        _ if largest.last().is_some_and(|v| *v < epsilon) || largest.len() >= outputs.min(weights) => {
+        // Values that have not converged are bounds from below.
+        _ if pairs.converged
+            && (largest.last().is_some_and(|v| *v < epsilon) || largest.len() >= outputs.min(weights)) =>
+        {
             (count(largest), "counted", None)
         }
         Some(d) => {
@@ -372,7 +394,7 @@ impl Found {
             invariant.how
         );
         rows.push(("invariant dimensions", dimensions));
-        rows.push(("products with J or its transpose", grouped(self.products as u64)));
+        rows.push(("products with the metric", grouped(self.products as u64)));
         rows.push(("time", duration(self.seconds)));
         let eigenvalue = |(i, e): (usize, &Eigenvalue)| vec![(i + 1).to_string(), number(e.value), number(e.residual)];
         let largest = Table {

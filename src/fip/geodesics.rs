@@ -147,7 +147,8 @@ pub fn walk<S: Samples>(
     let begin = (map.copied(&w)?, map.copied(&direction)?);
     let first = 1.0 / plan.points.max(10) as f64;
     let mut geodesic = Geodesic::new(map, plan.kind, begin, mu, plan.accuracy, first)?;
-    let mut trail = keep.begin(map, "geodesic", Some(geodesic.at.speed))?;
+    let speed = geodesic.at.speed;
+    let mut trail = keep.begin(map, "geodesic", Some(speed))?;
     for i in 1..=plan.points {
         let end = i as f64 / plan.points as f64;
         while geodesic.at.time < end {
@@ -162,7 +163,7 @@ pub fn walk<S: Samples>(
     found.walks.push(trail.end());
 
     let mut at = map.copied(&w)?;
-    let mut trail = keep.begin(map, "line", Some(geodesic.at_start().speed))?;
+    let mut trail = keep.begin(map, "line", Some(speed))?;
     for i in 1..=plan.points {
         keep.stopped()?;
         let time = i as f64 / plan.points as f64;
@@ -247,7 +248,6 @@ impl Keeper<'_, '_> {
         let point = Stop {
             time,
             operation: operation.into(),
-            output_distance: Some(look.drift),
             facts: all.as_object().cloned().unwrap_or_default(),
             ..Stop::default()
         };

@@ -58,7 +58,6 @@ pub struct Geodesic<V> {
     pub forced: usize,
     pub accelerations: usize,
     pub products: usize,
-    start: Point,
     mu: f64,
     a: V,
 }
@@ -70,7 +69,7 @@ pub struct Control {
     pub speed: f64,
     /// The largest difference between the integrator's orders two and three, relative to ‖v‖, a step.
     pub error: f64,
-    /// A step of this share of the path is taken whatever it changes; one that gives no number ends the attempt.
+    /// A step of this time, of a path that takes 1, is taken whatever it changes.
     pub least: f64,
 }
 
@@ -100,19 +99,14 @@ impl<V> Geodesic<V> {
         }
         let (a, products) = acceleration(map, &w, kind, &v, mu, accuracy)?;
         let at = Point { time: 0.0, speed, weight_speed };
-        Ok(Self { w, v, at, step, taken: 0, refused: 0, forced: 0, accelerations: 1, products, start: at, mu, a })
-    }
-
-    /// Where it began.
-    pub fn at_start(&self) -> Point {
-        self.start
+        Ok(Self { w, v, at, step, taken: 0, refused: 0, forced: 0, accelerations: 1, products, mu, a })
     }
 
     /// One accepted step, to `end` at most, by the pair of orders three and two of Bogacki and Shampine 1989 on (γ, γ̇). A step
-    /// whose error or change of speed is too large is halved and taken again.
+    /// whose error or change of speed is too large is cut, to [`Control::least`] if need be, and taken again.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] where not even the smallest step will do; what the map says.
+    /// [`Error::NotFinite`]; what the map says.
     pub fn advance<M: Map<Vector = V>>(
         &mut self,
         map: &mut M,
@@ -150,8 +144,12 @@ impl<V> Geodesic<V> {
             let change = (speed / self.at.speed - 1.0).abs();
             let worst = (error_size / control.error).max(change / control.speed);
             tracing::debug!(h, error_size, change, speed, "a step of the geodesic");
+            if !worst.is_finite() {
+                let what = format!("the speed of the outputs at {:.3} of the path", self.at.time);
+                return Err(Error::not_finite("geodesic", what, "give more --damping, or a shorter path"));
+            }
             // Where a network has kinks no step is small enough for the control; the smallest ones are taken as they are.
-            let smallest = worst.is_finite() && h <= control.least * end;
+            let smallest = h <= control.least;
             let good = worst <= 1.0 || smallest;
             self.forced += usize::from(smallest && worst > 1.0);
             [v2, a2, v3, a3, error].into_iter().for_each(|x| map.recycle(x));
@@ -160,11 +158,7 @@ impl<V> Geodesic<V> {
             } else {
                 [w, v, a4].into_iter().for_each(|x| map.recycle(x));
                 self.refused += 1;
-                self.step = h * if worst.is_finite() { (0.9 / worst.cbrt()).clamp(0.2, 0.7) } else { 0.2 };
-                if !worst.is_finite() && self.step < control.least * end {
-                    let what = format!("the speed of the outputs at {:.3} of the path", self.at.time / end);
-                    return Err(Error::not_finite("geodesic", what, "give more --damping, or a shorter path"));
-                }
+                self.step = h * (0.9 / worst.cbrt()).clamp(0.2, 0.7);
                 continue;
             };
             let old = (

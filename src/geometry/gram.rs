@@ -13,8 +13,6 @@ pub struct Gram<'a, M: Map> {
     map: &'a mut M,
     w: &'a M::Vector,
     metric: Metric,
-    /// In weight space, between the two products.
-    between: M::Vector,
 }
 
 impl<'a, M: Map> Gram<'a, M> {
@@ -24,8 +22,7 @@ impl<'a, M: Map> Gram<'a, M> {
     /// What the map says.
     pub fn new(map: &'a mut M, w: &'a M::Vector, kind: OutputMetric) -> Result<Self> {
         let metric = metric(map, w, kind)?;
-        let between = map.zeros()?;
-        Ok(Self { map, w, metric, between })
+        Ok(Self { map, w, metric })
     }
 
     fn root(&self) -> f64 {
@@ -85,8 +82,7 @@ impl<'a, M: Map> Gram<'a, M> {
         self.map
     }
 
-    /// (1/N) (Aᵀ J v)ᵀ of the second derivative along v: the right-hand side of a geodesic's acceleration in outputs,
-    /// (1/√N) Aᵀ f_vv.
+    /// (1/√N) Aᵀ f_vv, of the second derivative along v: what a geodesic's acceleration takes back.
     ///
     /// # Errors
     /// What the map says.
@@ -129,11 +125,10 @@ impl<M: Map> Space for Gram<'_, M> {
 
 impl<M: Map> Symmetric for Gram<'_, M> {
     fn apply(&mut self, x: &Vec<f64>, y: &mut Vec<f64>) -> Result<()> {
-        let mut v = std::mem::replace(&mut self.between, self.map.zeros()?);
+        let mut v = self.map.zeros()?;
         self.pull(x, &mut v)?;
         *y = self.push(&v)?;
-        let spare = std::mem::replace(&mut self.between, v);
-        self.map.recycle(spare);
+        self.map.recycle(v);
         Ok(())
     }
 }

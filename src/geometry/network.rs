@@ -2,7 +2,7 @@
 //! nothing of the size of the data but its outputs is kept.
 use super::map::Map;
 use super::space::Space;
-use crate::engine::{Bindings, Data, Engine, Loaded, Vector};
+use crate::engine::{Bindings, Data, Dtype, Engine, Loaded, Vector};
 use crate::graph::{Graph, Mode, Program, Wrt};
 use crate::ops::gemm::nt;
 use crate::params::Role;
@@ -10,6 +10,7 @@ use crate::rng::Rng;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::ops::Range;
 
 /// Weights that [`Map::inner`] takes at a time.
 const STRETCH: usize = 4096;
@@ -61,7 +62,9 @@ pub trait Samples {
     fn graph(&self, shape: Self::Shape) -> Result<Graph>;
 }
 
+#[derive(Clone, Copy)]
 struct Programs {
+    forward: Loaded,
     tangent: Loaded,
     reverse: Loaded,
 }
@@ -73,7 +76,8 @@ pub struct OnEngine<'a, S: Samples> {
     programs: HashMap<S::Shape, Programs>,
     /// Vectors that are free again.
     spare: Vec<Vector>,
-    rows: usize,
+    /// Rows that count, of each batch.
+    counted: Vec<usize>,
     width: usize,
 }
 
@@ -81,59 +85,59 @@ impl<'a, S: Samples> OnEngine<'a, S> {
     /// # Errors
     /// [`Error::Data`] for data without a row that counts; what graphs and data say.
     pub fn new(engine: &'a mut dyn Engine, samples: &'a S) -> Result<Self> {
-        let (mut rows, mut width) = (0, 0);
+        let (mut counts, mut width) = (Vec::new(), 0);
         for i in 0..samples.len() {
             let batch = samples.get(i)?;
-            rows += batch.counted();
+            counts.push(batch.counted());
             if width == 0 {
                 let graph = samples.graph(batch.shape)?;
                 width = graph.tensor(graph.mark("logits")?).shape.last().copied().unwrap_or(1);
             }
         }
-        if rows * width == 0 {
+        if counts.iter().sum::<usize>() * width == 0 {
             return Err(Error::data("metric", "no outputs to look at", "give a data set with at least one example"));
         }
-        Ok(Self { engine, samples, programs: HashMap::new(), spare: Vec::new(), rows, width })
+        Ok(Self { engine, samples, programs: HashMap::new(), spare: Vec::new(), counted: counts, width })
     }
 
     pub fn engine(&mut self) -> &mut dyn Engine {
         self.engine
     }
 
-    fn programs(&mut self, shape: S::Shape) -> Result<(Loaded, Loaded)> {
-        if let Some(p) = self.programs.get(&shape) {
-            return Ok((p.tangent, p.reverse));
+    fn programs(&mut self, shape: S::Shape) -> Result<Programs> {
+        if let Some(&known) = self.programs.get(&shape) {
+            return Ok(known);
         }
         let graph = self.samples.graph(shape)?;
         let frozen = self.engine.layout().with_role(Role::Frozen).map(|s| s.name.clone()).collect();
         let wrt = Wrt { frozen, ..Wrt::params() };
         let tangent = self.engine.load(Program::compile(&graph, Mode::Tangent, &wrt, "logits")?)?;
         let reverse = self.engine.load(Program::compile(&graph, Mode::Reverse, &wrt, "logits")?)?;
-        self.programs.insert(shape, Programs { tangent, reverse });
-        Ok((tangent, reverse))
+        let forward = self.engine.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?)?;
+        let programs = Programs { forward, tangent, reverse };
+        self.programs.insert(shape, programs);
+        Ok(programs)
     }
 
-    /// `each` of every batch, with the number of rows that count before it.
-    fn batches(&mut self, mut each: impl FnMut(&mut Self, &Batch<S::Shape>, usize) -> Result<usize>) -> Result<()> {
-        let mut first = 0;
-        for i in 0..self.samples.len() {
-            let batch = self.samples.get(i)?;
-            first += each(self, &batch, first)?;
-        }
-        Ok(())
+    /// The rows that count of each batch, by their numbers among all of them.
+    fn parts(&self) -> Vec<Range<usize>> {
+        let part = |at: &mut usize, &n: &usize| {
+            *at += n;
+            Some(*at - n..*at)
+        };
+        self.counted.iter().scan(0, part).collect()
     }
 
-    /// "logits" or "tangent", J v, of one batch; rows that count alone.
-    fn forward(&mut self, batch: &Batch<S::Shape>, w: Vector, v: Vector, name: &str) -> Result<Vec<f64>> {
-        let (tangent, _) = self.programs(batch.shape)?;
+    /// J v of one batch; rows that count alone.
+    fn tangent(&mut self, batch: &Batch<S::Shape>, w: Vector, v: Vector) -> Result<Vec<f64>> {
+        let tangent = self.programs(batch.shape)?.tangent;
         let inputs = bind(batch);
         self.engine.run(tangent, &Bindings { tangents: Some(v), ..Bindings::new(w, &inputs) })?;
-        let all = self.engine.fetch(tangent, name)?;
-        Ok(counted(batch, &all, self.width))
+        Ok(counted(batch, &self.engine.fetch(tangent, "tangent")?, self.width))
     }
 
     fn reverse(&mut self, batch: &Batch<S::Shape>, w: Vector, u: &[f64], g: Vector, add: bool) -> Result<()> {
-        let (_, reverse) = self.programs(batch.shape)?;
+        let reverse = self.programs(batch.shape)?.reverse;
         let (mut seed, mut rows) = (vec![0.0f32; batch.counts.len() * self.width], u.chunks(self.width));
         for (to, &counts) in seed.chunks_mut(self.width).zip(&batch.counts) {
             if counts {
@@ -211,50 +215,50 @@ impl<S: Samples> Space for OnEngine<'_, S> {
 
 impl<S: Samples> Map for OnEngine<'_, S> {
     fn samples(&self) -> usize {
-        self.rows
+        self.counted.iter().sum()
     }
 
     fn width(&self) -> usize {
         self.width
     }
 
-    /// Products are in f32.
+    /// That of what activations are stored in: f32, or bf16 on a device that was told so.
     fn precision(&self) -> f64 {
-        f64::from(f32::EPSILON)
+        match self.engine.dtype() {
+            Some(Dtype::Bf16) => 2f64.powi(-8),
+            _ => f64::from(f32::EPSILON),
+        }
     }
 
     fn value(&mut self, w: &Vector) -> Result<Vec<f64>> {
-        let none = self.zeros()?;
-        let mut all = Vec::with_capacity(self.rows * self.width);
-        self.batches(|map, batch, _| {
-            all.extend(map.forward(batch, *w, none, "logits")?);
-            Ok(0)
-        })?;
-        self.recycle(none);
+        let mut all = Vec::new();
+        for i in 0..self.samples.len() {
+            let batch = self.samples.get(i)?;
+            let forward = self.programs(batch.shape)?.forward;
+            self.engine.run(forward, &Bindings::new(*w, &bind(&batch)))?;
+            all.extend(counted(&batch, &self.engine.fetch(forward, "logits")?, self.width));
+        }
         Ok(all)
     }
 
     fn jv(&mut self, w: &Vector, v: &Vector) -> Result<Vec<f64>> {
-        let mut all = Vec::with_capacity(self.rows * self.width);
-        self.batches(|map, batch, _| {
-            all.extend(map.forward(batch, *w, *v, "tangent")?);
-            Ok(0)
-        })?;
+        let mut all = Vec::new();
+        for i in 0..self.samples.len() {
+            all.extend(self.tangent(&self.samples.get(i)?, *w, *v)?);
+        }
         Ok(all)
     }
 
     fn jtu(&mut self, w: &Vector, u: &[f64], g: &mut Vector) -> Result<()> {
         let mut add = false;
-        self.batches(|map, batch, first| {
-            let rows = batch.counted();
-            let part = &u[first * map.width..(first + rows) * map.width];
-            // A row of J is of one batch alone.
+        for (i, rows) in self.parts().into_iter().enumerate() {
+            let part = &u[rows.start * self.width..rows.end * self.width];
+            // A row of J is of one batch alone: the others are not even read.
             if part.iter().any(|&u| u != 0.0) {
-                map.reverse(batch, *w, part, *g, add)?;
+                self.reverse(&self.samples.get(i)?, *w, part, *g, add)?;
                 add = true;
             }
-            Ok(rows)
-        })?;
+        }
         if add { Ok(()) } else { self.engine.scale(0.0, *g) }
     }
 
@@ -284,11 +288,12 @@ impl<S: Samples> Map for OnEngine<'_, S> {
         between: &mut dyn FnMut(usize, &mut [f64]),
         g: &mut Vector,
     ) -> Result<()> {
-        self.batches(|map, batch, first| {
-            let mut u = map.forward(batch, *w, *v, "tangent")?;
-            between(first, &mut u);
-            map.reverse(batch, *w, &u, *g, first > 0)?;
-            Ok(u.len() / map.width)
-        })
+        for (i, rows) in self.parts().into_iter().enumerate() {
+            let batch = self.samples.get(i)?;
+            let mut u = self.tangent(&batch, *w, *v)?;
+            between(rows.start, &mut u);
+            self.reverse(&batch, *w, &u, *g, i > 0)?;
+        }
+        Ok(())
     }
 }

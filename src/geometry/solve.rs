@@ -25,6 +25,9 @@ impl Default for Accuracy {
     }
 }
 
+/// Products between two looks at how far a solution is.
+const LOOK: usize = 5;
+
 /// A Krylov space of K from a vector c of outputs.
 #[derive(Debug)]
 pub struct Damped {
@@ -48,18 +51,28 @@ impl Damped {
         self.krylov.steps()
     }
 
-    pub fn complete(&self) -> bool {
-        self.krylov.complete()
-    }
-
-    /// One more product with K.
+    /// Products with K until the space is complete, there are as many as allowed, or `done` says so, which is asked now and
+    /// then: the decomposition of T behind it is cheap, but not for nothing.
     ///
     /// # Errors
     /// As [`Krylov::extend`].
-    pub fn extend<M: Map>(&mut self, gram: &mut Gram<M>) -> Result<()> {
+    pub fn grow<M: Map>(
+        &mut self,
+        gram: &mut Gram<M>,
+        products: usize,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<()> {
         let precision = gram.map().precision();
-        self.krylov.extend(gram, precision)?;
-        self.ritz = self.krylov.ritz()?;
+        while !self.krylov.complete() && self.products() < products {
+            self.krylov.extend(gram, precision)?;
+            let last = self.krylov.complete() || self.products() == products;
+            if last || self.products().is_multiple_of(LOOK) {
+                self.ritz = self.krylov.ritz()?;
+                if done(self) {
+                    break;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -107,12 +120,7 @@ pub fn pulled_back<M: Map>(
 ) -> Result<usize> {
     damping(mu)?;
     let mut damped = Damped::new(gram, r)?;
-    while !damped.complete() && damped.products() < accuracy.products {
-        damped.extend(gram)?;
-        if damped.residual(mu) <= accuracy.tolerance {
-            break;
-        }
-    }
+    damped.grow(gram, accuracy.products, |damped| damped.residual(mu) <= accuracy.tolerance)?;
     let y = damped.solution(gram, mu)?;
     gram.pull(&y, x)?;
     Ok(damped.products())
@@ -126,12 +134,7 @@ pub fn damped<M: Map>(gram: &mut Gram<M>, b: &M::Vector, mu: f64, accuracy: Accu
     damping(mu)?;
     let c = gram.push(b)?;
     let mut space = Damped::new(gram, c)?;
-    while !space.complete() && space.products() < accuracy.products {
-        space.extend(gram)?;
-        if space.residual(mu) <= accuracy.tolerance {
-            break;
-        }
-    }
+    space.grow(gram, accuracy.products, |space| space.residual(mu) <= accuracy.tolerance)?;
     let y = space.solution(gram, mu)?;
     Ok((difference(gram, b, &y, mu)?, space.products()))
 }

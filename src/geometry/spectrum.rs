@@ -6,7 +6,7 @@ use super::gram::Gram;
 use super::lanczos::{Eigenpairs, Krylov, Search, largest};
 use super::map::{Map, OutputMetric};
 use super::pullback::Pullback;
-use super::space::Symmetric;
+use super::space::{Space, Symmetric};
 use super::tridiagonal::symmetric;
 use crate::{Error, Result};
 
@@ -18,7 +18,8 @@ pub fn fewer_outputs<M: Map>(map: &M) -> bool {
     map.samples() * map.width() <= map.dim()
 }
 
-/// The largest eigenvalues, with residuals, and on request their eigenvectors in weight space.
+/// The largest eigenvalues, with residuals of the operator they were found with (K where it is the smaller one: an eigenvalue
+/// is that near), and on request their eigenvectors in weight space.
 ///
 /// # Errors
 /// As [`largest`].
@@ -34,6 +35,9 @@ pub fn top<M: Map>(
         let mut g = Pullback::new(map, w, kind)?;
         let mut found = largest(&mut g, search, step)?;
         found.values.iter_mut().for_each(|v| *v = v.max(0.0));
+        if !vectors {
+            found.vectors.drain(..).for_each(|v| g.recycle(v));
+        }
         return Ok(found);
     }
     let mut gram = Gram::new(map, w, kind)?;
@@ -107,7 +111,7 @@ pub struct Density {
     /// Random starts, and products for each.
     pub probes: usize,
     pub products: usize,
-    /// Of every probe, how many dimensions have an eigenvalue of at least `threshold`: what the estimate's spread is taken from.
+    /// The nodes of every probe for itself: what an estimate's spread is taken from.
     #[serde(skip)]
     samples: Vec<Vec<(f64, f64)>>,
 }

@@ -5,11 +5,7 @@ use crate::engine::{Engine, Vector};
 use crate::params::atomic::Folder;
 use crate::{Error, Result};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-
-pub fn create(out: &Path, overwrite: bool) -> Result<Folder> {
-    Folder::create(out, overwrite)
-}
+use std::path::PathBuf;
 
 /// config.toml (what was asked), metric.json, spectrum.svg, density.svg and eigenvector-NN.safetensors, then the folder in its place.
 pub fn write(

@@ -17,13 +17,8 @@ pub fn all(found: &Found) -> Result<Vec<(&'static str, String)>> {
     if !values.is_empty() {
         plots.push(("spectrum.svg", ranks(&values, found.invariant.epsilon).svg(SIZE)?));
     }
-    let weighed: Vec<(f64, f64)> = match &found.density {
-        _ if !found.exact.is_empty() => found.exact.iter().map(|&v| (v, 1.0)).collect(),
-        Some(density) => density.nodes.clone(),
-        None => Vec::new(),
-    };
-    if !weighed.is_empty() {
-        plots.push(("density.svg", density(&weighed, found.marchenko_pastur).svg(SIZE)?));
+    if !found.weighed.is_empty() {
+        plots.push(("density.svg", density(&found.weighed, found.marchenko_pastur).svg(SIZE)?));
     }
     Ok(plots)
 }
@@ -57,7 +52,8 @@ fn density(nodes: &[(f64, f64)], law: Option<MarchenkoPastur>) -> LinePlot {
     let smooth = |x: f64| positive.iter().map(|&(v, weight)| weight * bell((x - v) / WIDTH)).sum::<f64>();
     let mut series = vec![Series::new("eigenvalues", (0..=400).map(|i| (at(i), smooth(at(i)))).collect())];
     if let Some(law) = law {
-        let count: f64 = positive.iter().map(|n| n.1).sum();
+        // Above a ratio of 1 the law has the rest of its mass at 0.
+        let count = nodes.iter().map(|n| n.1).sum::<f64>() / law.ratio.max(1.0);
         let (from, to) = law.edges();
         let edge = |i: u32| (from.max(to * 1e-8) * (to / from.max(to * 1e-8)).powf(f64::from(i) / 400.0)).min(to);
         // Per decade: dλ = λ ln 10 d(log₁₀ λ).

@@ -45,17 +45,14 @@ pub(super) fn through_outputs<M: Map>(
     // counts as none, and the damping that would make it long enough as 0.
     let least = most * (10.0 * precision).sqrt();
     let mut mu = Some(most);
-    while !damped.complete() && damped.products() < accuracy.products {
-        damped.extend(&mut gram)?;
+    damped.grow(&mut gram, accuracy.products, |damped| {
         let top = damped.weights().map(|w| w.0).fold(0.0, f64::max);
-        mu = secular(|mu| squares(&damped, total, mu), epsilon, least, most);
+        mu = secular(|mu| squares(damped, total, mu), epsilon, least, most);
         // What the residual r of the system in outputs comes to in weights: at most √θ ‖r‖ / μ.
         let at = mu.unwrap_or(least);
         let c = damped.weights().map(|w| w.1).sum::<f64>().sqrt();
-        if damped.residual(at) * c * top.sqrt() / at <= accuracy.tolerance * total.sqrt() {
-            break;
-        }
-    }
+        damped.residual(at) * c * top.sqrt() / at <= accuracy.tolerance * total.sqrt()
+    })?;
     let at = mu.unwrap_or(least);
     let y = damped.solution(&mut gram, at)?;
     let mut psi = difference(&mut gram, b, &y, at)?;
@@ -65,6 +62,7 @@ pub(super) fn through_outputs<M: Map>(
         let mut random = gram.map().zeros()?;
         gram.map().normal(seed, 0, &mut random)?;
         let (z, more) = solve::damped(&mut gram, &random, least, accuracy)?;
+        gram.map().recycle(random);
         products += more;
         lengthen(gram.map(), &mut psi, z, epsilon)?;
     }

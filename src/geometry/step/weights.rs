@@ -6,14 +6,18 @@ use crate::Result;
 use crate::geometry::lanczos::{Krylov, Search, smallest};
 use crate::geometry::map::{Map, OutputMetric};
 use crate::geometry::pullback::Pullback;
-use crate::geometry::space::plain;
+use crate::geometry::space::{Space, plain};
 use crate::geometry::tridiagonal::Ritz;
 
-/// (T + μI)⁻¹ ‖b‖ e₁ from the eigenpairs of T.
-fn coefficients(ritz: &Ritz, norm: f64, mu: f64) -> Vec<f64> {
+/// (T + μI)⁻¹ ‖b‖ e₁ from the eigenpairs of T, with μ = s − `lowest`: a small s is not lost beside it. Values at or below
+/// the lowest one are left out where s is 0.
+fn coefficients(ritz: &Ritz, norm: f64, lowest: f64, s: f64) -> Vec<f64> {
     let mut h = vec![0.0; ritz.values.len()];
     for (i, theta) in ritz.values.iter().enumerate() {
-        plain::axpy(norm * ritz.first(i) / (theta + mu), ritz.vector(i), &mut h);
+        let shifted = theta - lowest + s;
+        if shifted > 0.0 {
+            plain::axpy(norm * ritz.first(i) / shifted, ritz.vector(i), &mut h);
+        }
     }
     h
 }
@@ -40,8 +44,9 @@ pub(super) fn through_weights<M: Map>(
         let smallest = ritz.values.last().copied().unwrap_or(0.0);
         let part = |i: usize, s: f64| (norm * ritz.first(i) / (ritz.values[i] - smallest + s)).powi(2);
         let length = |s: f64| (0..ritz.values.len()).map(|i| part(i, s)).sum();
-        mu = secular(length, epsilon, least, most).unwrap_or(least) - smallest;
-        h = coefficients(&ritz, norm, mu);
+        let s = secular(length, epsilon, least, most).unwrap_or(least);
+        mu = s - smallest;
+        h = coefficients(&ritz, norm, smallest, s);
         if krylov.coupling() * h.last().copied().unwrap_or(0.0).abs() <= accuracy.tolerance * norm {
             break;
         }
@@ -52,12 +57,14 @@ pub(super) fn through_weights<M: Map>(
         let search = Search { pairs: 1, tolerance: accuracy.tolerance, products: accuracy.products, seed, precision };
         let mut found = smallest(&mut g, &search, |_| ())?;
         products += found.products;
-        let least = found.values.first().copied().unwrap_or(0.0);
-        if mu < -least {
-            mu = -least;
-            h = coefficients(&ritz, norm, mu);
+        let lowest = found.values.first().copied().unwrap_or(0.0);
+        // By more than the products' rounding.
+        if mu + lowest < -precision * ritz.values.first().copied().unwrap_or(0.0) {
+            mu = -lowest;
+            h = coefficients(&ritz, norm, lowest, 0.0);
             hard = found.vectors.pop();
         }
+        found.vectors.into_iter().for_each(|v| g.recycle(v));
     }
     let mut psi = krylov.combine(&mut g, &h)?;
     krylov.recycle(&mut g);
