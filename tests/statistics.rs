@@ -2,8 +2,7 @@
 use fipk::data::{Batch, Input, Targets, Values};
 use fipk::engine::{Engine, Host, Vector};
 use fipk::fip::recipe::{BatchNorms, Objective};
-use fipk::fip::runner::{Runner, shape};
-use fipk::fip::statistics::reestimate;
+use fipk::fip::runner::Runner;
 use fipk::models::{Config, Head, Network};
 use fipk::params::{Layout, Roles};
 use fipk::rng::Rng;
@@ -73,7 +72,7 @@ fn rig(batch_norm: BatchNorms) -> Rig {
     let mut engine = Host::new(layout.clone()).poisoned();
     let w = engine.zeros().unwrap();
     engine.write(w, 0, &weights).unwrap();
-    let objective = Objective { labels: 1.0, distance: 0.0, batch_norm, ..Objective::default() };
+    let objective = Objective { labels: 1.0, distance: 1.0, batch_norm, ..Objective::default() };
     Rig { runner: Runner::new(Box::new(engine), network, objective), layout, weights, w }
 }
 
@@ -105,7 +104,7 @@ fn running_averages_follow_the_batches_of_training() {
     // The second is padded, and padding is no image.
     for (seed, (rows, examples)) in [(4, 4), (4, 3)].into_iter().enumerate() {
         let batch = batch(rows, examples, seed as u64);
-        rig.runner.gradient(rig.w, g, &batch, None, false).unwrap();
+        rig.runner.gradient(rig.w, g, &batch, Some(vec![0.5; batch.rows * 3]), false).unwrap();
         let [m, v] = rig.moments(&batch);
         for c in 0..2 {
             mean[c] += 0.1 * (m[c] - mean[c]);
@@ -121,18 +120,18 @@ fn frozen_averages_stay_and_estimates_are_means_over_full_batches() {
     let mut rig = rig(BatchNorms::Frozen);
     let g = rig.runner.engine.zeros().unwrap();
     let batches = [batch(4, 4, 1), batch(4, 4, 2), batch(4, 2, 3)];
-    rig.runner.gradient(rig.w, g, &batches[0], None, false).unwrap();
+    rig.runner.gradient(rig.w, g, &batches[0], Some(vec![0.5; 12]), false).unwrap();
     close(&rig.read("features.1.running_mean"), &[0.0, 0.0]);
     close(&rig.read("features.1.running_var"), &[1.0, 1.0]);
 
     let all = batches.iter().cloned().map(Ok);
-    reestimate(&mut *rig.runner.engine, &network(), rig.w, shape, all).unwrap();
+    rig.runner.reestimate(rig.w, all).unwrap();
     let found = [rig.moments(&batches[0]), rig.moments(&batches[1])];
     for (i, name) in ["features.1.running_mean", "features.1.running_var"].iter().enumerate() {
         let want: Vec<f64> = (0..2).map(|c| 0.5 * (found[0][i][c] + found[1][i][c])).collect();
         close(&rig.read(name), &want);
     }
     let none = [Ok(batches[2].clone())].into_iter();
-    let refused = reestimate(&mut *rig.runner.engine, &network(), rig.w, shape, none).unwrap_err();
+    let refused = rig.runner.reestimate(rig.w, none).unwrap_err();
     assert!(refused.to_string().contains("no full batch"), "{refused}");
 }

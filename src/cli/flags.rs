@@ -104,7 +104,7 @@ pub struct ObjectiveFlags {
     #[arg(long, value_name = "WEIGHT")]
     pub labels_weight: Option<f64>,
     /// What batch norms normalise by: the running averages as given (frozen), the same with an estimate on the training
-    /// data for every network that is evaluated or stored (reestimated), or each batch's own, followed by the running
+    /// data for every network that is evaluated, the last one included (reestimated), or each batch's own, followed by the running
     /// averages (running) [default: frozen; running in training]
     #[arg(long, value_name = "WHICH", value_parser = one_of::<BatchNorms>(&["frozen", "reestimated", "running"]))]
     pub batch_norm: Option<BatchNorms>,

@@ -40,7 +40,7 @@ pub enum BatchNorms {
     /// The running averages that the network came with.
     #[default]
     Frozen,
-    /// The same in steps; estimated anew on the training data for every network that is evaluated or stored.
+    /// The same in steps; estimated anew on the training data for every network that is evaluated, the last one included.
     Reestimated,
     /// Each batch's own in steps, which the running averages follow: training.
     Running,

@@ -2,10 +2,10 @@
 use super::memory::{self, explain};
 use super::objective::{self, Inputs};
 use super::recipe::{BatchNorms, Objective};
-use super::statistics::{self, Statistics};
+use super::statistics::{self, Mean, Statistics};
 use crate::data::Batch;
 use crate::engine::{Bindings, Clip, Engine, Loaded, Stepped, Update, Vector};
-use crate::graph::{Mode, Program, Wrt};
+use crate::graph::{Mode, Program, Wrt, build};
 use crate::models::{Network, Sample};
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -25,6 +25,16 @@ pub struct Runner {
     pub objective: Objective,
     forward: HashMap<(usize, Sample), Loaded>,
     reverse: HashMap<(usize, Sample), (Loaded, Statistics)>,
+    /// Forward programs that normalise by their batch.
+    normalising: HashMap<(usize, Sample), (Loaded, Statistics)>,
+}
+
+/// A batch with what a program of the objective reads of it.
+struct Prepared<'b> {
+    batch: Cow<'b, Batch>,
+    inputs: Inputs,
+    program: Loaded,
+    statistics: Statistics,
 }
 
 /// The rows of a batch, and its tokens or pixels.
@@ -41,7 +51,8 @@ pub fn shape(batch: &Batch) -> (usize, Sample) {
 impl Runner {
     /// `engine` holds vectors in a layout of `network`'s parameters.
     pub fn new(engine: Box<dyn Engine>, network: Network, objective: Objective) -> Self {
-        Self { engine, network, objective, forward: HashMap::new(), reverse: HashMap::new() }
+        let (forward, reverse, normalising) = Default::default();
+        Self { engine, network, objective, forward, reverse, normalising }
     }
 
     /// Logits [rows, outputs], or [rows, tokens, vocabulary], at weights `w`.
@@ -77,13 +88,10 @@ impl Runner {
         teacher: Option<Vec<f32>>,
         add: bool,
     ) -> Result<Losses> {
-        self.fits(batch)?;
-        let batch = &*self.cut(batch);
-        let (program, statistics) = self.reverse(shape(batch))?;
-        let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
+        let Prepared { batch, inputs, program, statistics } = self.prepared(batch, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(g), accumulate: add, ..Bindings::new(w, &inputs) };
-        self.engine.run(program, &with).map_err(|e| self.explained(e, batch))?;
+        self.engine.run(program, &with).map_err(|e| self.explained(e, &batch))?;
         let losses = self.losses(program)?;
         statistics.follow(&mut *self.engine, program, w)?;
         Ok(losses)
@@ -101,15 +109,64 @@ impl Runner {
         update: &Update,
         clip: &Clip,
     ) -> Result<(Losses, Stepped)> {
-        let batch = &*self.cut(batch);
-        let (program, statistics) = self.reverse(shape(batch))?;
-        let inputs = Inputs::of(batch).with(batch, self.network.head, &self.objective, teacher)?;
+        let Prepared { batch, inputs, program, statistics } = self.prepared(batch, teacher)?;
         let inputs = inputs.bind();
         let with = Bindings { cotangents: Some(update.g), accumulate: add, ..Bindings::new(update.w, &inputs) };
-        let stepped = self.engine.step(program, &with, update, clip).map_err(|e| self.explained(e, batch))?;
+        let stepped = self.engine.step(program, &with, update, clip).map_err(|e| self.explained(e, &batch))?;
         let losses = self.losses(program)?;
         statistics.follow(&mut *self.engine, program, update.w)?;
         Ok((losses, stepped))
+    }
+
+    /// A batch as the objective's program takes it. Padding that would count among a batch's statistics is cut off, and the
+    /// teacher's logits with it.
+    fn prepared<'b>(&mut self, batch: &'b Batch, teacher: Option<Vec<f32>>) -> Result<Prepared<'b>> {
+        self.fits(batch)?;
+        let running = self.objective.batch_norm == BatchNorms::Running && statistics::any(self.engine.layout());
+        let cut = if running { batch.unpadded() } else { Cow::Borrowed(batch) };
+        let teacher = teacher.map(|mut logits| {
+            logits.truncate(logits.len() / batch.rows.max(1) * cut.rows);
+            logits
+        });
+        let (program, statistics) = self.reverse(shape(&cut))?;
+        let inputs = Inputs::of(&cut).with(&cut, self.network.head, &self.objective, teacher)?;
+        Ok(Prepared { batch: cut, inputs, program, statistics })
+    }
+
+    /// The statistics of `batches` under the weights `w`, in place of the running averages there: each layer's are those of
+    /// what the layers before it give when they normalise by the batch too, as in training. Batches that are not full are
+    /// left out.
+    ///
+    /// # Errors
+    /// [`Error::Data`] without a full batch; what engine and data say.
+    pub fn reestimate(&mut self, w: Vector, batches: impl Iterator<Item = Result<Batch>>) -> Result<()> {
+        let mut found: Option<((usize, Sample), Mean)> = None;
+        for batch in batches {
+            let batch = batch?;
+            let key = shape(&batch);
+            if batch.examples.len() < batch.rows || found.as_ref().is_some_and(|f| f.0 != key) {
+                continue;
+            }
+            self.fits(&batch)?;
+            let (program, statistics) = self.normalising(key)?;
+            self.engine.run(program, &Bindings::new(w, &Inputs::of(&batch).bind()))?;
+            let (_, mean) = found.get_or_insert_with(|| (key, Mean::new(statistics)));
+            mean.add(&*self.engine, program)?;
+        }
+        let none = || Error::data("batch norm", "no full batch to estimate from", "lower --batch, or give more data");
+        found.ok_or_else(none)?.1.write(&mut *self.engine, w)
+    }
+
+    /// A forward program that normalises by its batch.
+    fn normalising(&mut self, (rows, sample): (usize, Sample)) -> Result<(Loaded, Statistics)> {
+        if let Some(known) = self.normalising.get(&(rows, sample)) {
+            return Ok(known.clone());
+        }
+        let graph = build(|s| s.mark("logits", self.network.logits(&s.batch_statistics(), rows, sample)))?;
+        let statistics = Statistics::of(&graph, self.engine.layout());
+        let program = self.engine.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?)?;
+        self.normalising.insert((rows, sample), (program, statistics.clone()));
+        Ok((program, statistics))
     }
 
     /// Whether images are of the numbers that the network takes.
@@ -131,14 +188,6 @@ impl Runner {
             what,
             "resize or crop them by the model's preprocessor_config.json, or choose other data",
         ))
-    }
-
-    /// A batch whose padding would count among its statistics, without it.
-    fn cut<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
-        match self.objective.batch_norm {
-            BatchNorms::Running if statistics::any(self.engine.layout()) => batch.unpadded(),
-            _ => Cow::Borrowed(batch),
-        }
     }
 
     /// The objective's gradient for batches of one shape.

@@ -3,11 +3,8 @@
 //! A graph that normalises by its batch ([`crate::graph::Scope::batch_statistics`]) marks each mean and variance by the name of
 //! the running average it stands for. So whoever ran it fetches them, and writes averages into the weights' vector, where
 //! they lie among what nothing trains.
-use super::objective::Inputs;
-use crate::data::Batch;
-use crate::engine::{Bindings, Engine, Loaded, Vector};
-use crate::graph::{Graph, Kind, Mode, Program, Source, Wrt, build};
-use crate::models::{Network, Sample};
+use crate::engine::{Engine, Loaded, Vector};
+use crate::graph::{Graph, Kind, Source};
 use crate::params::Layout;
 use crate::tensor::numel;
 use crate::{Error, Result};
@@ -75,14 +72,40 @@ impl Statistics {
         }
         Ok(())
     }
+}
 
-    /// Plain means over batches, written to `w` once all are in.
+/// Plain means of batches' statistics.
+pub struct Mean {
+    statistics: Statistics,
+    sums: Vec<Vec<f64>>,
+    batches: usize,
+}
+
+impl Mean {
+    pub fn new(statistics: Statistics) -> Self {
+        let sums = statistics.averages.iter().map(|a| vec![0.0; a.range.len()]).collect();
+        Self { statistics, sums, batches: 0 }
+    }
+
+    /// Take in the batch that `program` ran on last.
     ///
     /// # Errors
-    /// As [`Statistics::follow`]; [`Error::NotFinite`].
-    fn average(&self, engine: &mut dyn Engine, w: Vector, sums: &[Vec<f64>], batches: usize) -> Result<()> {
-        for (a, sum) in self.averages.iter().zip(sums) {
-            let mean: Vec<f32> = sum.iter().map(|s| (s / batches as f64) as f32).collect();
+    /// As [`Statistics::follow`].
+    pub fn add(&mut self, engine: &dyn Engine, program: Loaded) -> Result<()> {
+        for (sum, found) in self.sums.iter_mut().zip(self.statistics.batch(engine, program)?) {
+            sum.iter_mut().zip(found).for_each(|(s, f)| *s += f);
+        }
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// The means in place of the running averages at `w`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`]; what the engine says.
+    pub fn write(self, engine: &mut dyn Engine, w: Vector) -> Result<()> {
+        for (a, sum) in self.statistics.averages.iter().zip(&self.sums) {
+            let mean: Vec<f32> = sum.iter().map(|s| (s / self.batches as f64) as f32).collect();
             if mean.iter().any(|m| !m.is_finite()) {
                 let hint = "the weights have run away; lower --learning-rate";
                 return Err(Error::not_finite("batch norm", format!("the estimate of {}", a.name), hint));
@@ -90,49 +113,5 @@ impl Statistics {
             engine.write(w, a.range.start, &mean)?;
         }
         Ok(())
-    }
-}
-
-/// The statistics of `batches` under the weights `w`, in place of the running averages there: each layer's are those of what the
-/// layers before it give when they normalise by the batch too, as in training. Batches that are not full are left out.
-///
-/// # Errors
-/// [`Error::Data`] without a full batch; what engine and data say.
-pub fn reestimate(
-    engine: &mut dyn Engine,
-    network: &Network,
-    w: Vector,
-    shape_of: impl Fn(&Batch) -> (usize, Sample),
-    batches: impl Iterator<Item = Result<Batch>>,
-) -> Result<()> {
-    let mut ready: Option<((usize, Sample), Loaded, Statistics)> = None;
-    let (mut sums, mut count): (Vec<Vec<f64>>, usize) = (Vec::new(), 0);
-    for batch in batches {
-        let batch = batch?;
-        let shape = shape_of(&batch);
-        if batch.examples.len() < batch.rows || ready.as_ref().is_some_and(|r| r.0 != shape) {
-            continue;
-        }
-        if ready.is_none() {
-            let (rows, sample) = shape;
-            let graph = build(|s| s.mark("logits", network.logits(&s.batch_statistics(), rows, sample)))?;
-            let statistics = Statistics::of(&graph, engine.layout());
-            let program = engine.load(Program::compile(&graph, Mode::Forward, &Wrt::default(), "logits")?)?;
-            ready = Some((shape, program, statistics));
-        }
-        let Some((_, program, statistics)) = &ready else { continue };
-        engine.run(*program, &Bindings::new(w, &Inputs::of(&batch).bind()))?;
-        let found = statistics.batch(engine, *program)?;
-        if sums.is_empty() {
-            sums = found.iter().map(|f| vec![0.0; f.len()]).collect();
-        }
-        for (sum, found) in sums.iter_mut().zip(found) {
-            sum.iter_mut().zip(found).for_each(|(s, f)| *s += f);
-        }
-        count += 1;
-    }
-    match ready {
-        Some((_, _, statistics)) if count > 0 => statistics.average(engine, w, &sums, count),
-        _ => Err(Error::data("batch norm", "no full batch to estimate from", "lower --batch, or give more data")),
     }
 }

@@ -4,7 +4,6 @@ use crate::data::{Batch, Batches};
 use crate::engine::Vector;
 use crate::fip::evaluate::{Evaluation, drift, evaluate, mean_distance};
 use crate::fip::recipe::{BatchNorms, Method};
-use crate::fip::runner::shape;
 use crate::fip::statistics;
 use crate::graph::Kind;
 use crate::params::Role;
@@ -31,25 +30,28 @@ impl Run<'_> {
     /// The running averages of batch norms at `w`, estimated anew where the recipe says so.
     pub(super) fn reestimate(&mut self, w: Vector) -> Result<()> {
         let recipe = &self.job.recipe;
-        let engine = &mut *self.runner.engine;
-        if recipe.objective.batch_norm != BatchNorms::Reestimated || !statistics::any(engine.layout()) {
+        if !self.reestimates() {
             return Ok(());
         }
         // The same batches every time, whatever step it is.
         let order = Batches::in_order(self.job.train, recipe.budget.batch)?;
-        statistics::reestimate(engine, &self.job.network, w, shape, order)
+        self.runner.reestimate(w, order)
     }
 
-    /// What is evaluated on the way: the projected network wherever there is a mask.
+    fn reestimates(&self) -> bool {
+        let batch_norm = self.job.recipe.objective.batch_norm;
+        batch_norm == BatchNorms::Reestimated && statistics::any(self.runner.engine.layout())
+    }
+
+    /// What is evaluated on the way: the projected network wherever there is a mask; a copy where averages are estimated.
     pub(super) fn looked_at(&mut self) -> Result<(Vector, report::Network)> {
-        match self.mask {
-            Some(_) => {
-                let at = self.projection()?;
-                self.reestimate(at)?;
-                Ok((at, report::Network::Projected))
-            }
-            None => Ok((self.w, report::Network::Unprojected)),
+        if self.mask.is_none() && !self.reestimates() {
+            return Ok((self.w, report::Network::Unprojected));
         }
+        let at = self.projection()?;
+        self.reestimate(at)?;
+        let kind = if self.mask.is_some() { report::Network::Projected } else { report::Network::Unprojected };
+        Ok((at, kind))
     }
 
     pub(super) fn eval_event(
