@@ -4,7 +4,7 @@ use super::globals::Context;
 use super::model::Model;
 use crate::data::Values;
 use crate::engine::{Data, Engine, Loaded, Vector};
-use crate::graph::{Graph, Mode, Program, Wrt};
+use crate::graph::{Graph, Kind, Mode, Program, Wrt};
 use crate::models::{Network, Pixels, Sample};
 use crate::params::save::{self, Data as Stored, Tensor};
 use crate::params::weights::{Dtype, TensorInfo, Weights};
@@ -231,10 +231,19 @@ pub fn read_direction(path: &Path, layout: &Layout) -> Result<Vec<f32>> {
         if seen.contains(&span.at) {
             return Err(what("is tied to another one of this file"));
         }
+        if span.kind == Kind::Statistic {
+            return Err(what("is a running average, which no direction moves"));
+        }
         seen.push(span.at);
         file.read(name, &span.shape, &mut values[span.range()])?;
     }
     Ok(values)
+}
+
+/// A vector of weight space by the parameters' names, without running averages, which lie in it and which nothing moves.
+pub fn by_name<'a>(layout: &'a Layout, values: &'a [f32]) -> Vec<(&'a str, &'a [usize], &'a [f32])> {
+    let spans = layout.spans().iter().filter(|s| s.kind != Kind::Statistic);
+    spans.map(|s| (s.name.as_str(), s.shape.as_slice(), &values[s.range()])).collect()
 }
 
 /// Writes f32 tensors.

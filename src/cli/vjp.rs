@@ -4,7 +4,7 @@ use super::globals::Context;
 use super::tensors::{self, PassFlags, Session};
 use crate::Result;
 use crate::engine::Bindings;
-use crate::graph::{Kind, Mode};
+use crate::graph::Mode;
 use std::path::PathBuf;
 
 /// Compute Jᵀ u: the gradient of ⟨u, logits⟩ with respect to every parameter
@@ -36,10 +36,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let layout = session.layout();
     let mut gradient = vec![0.0; layout.len()];
     session.engine.read(g, 0, &mut gradient)?;
-    // Running statistics are stored with the parameters and trained by nothing.
-    let spans = layout.spans().iter().filter(|s| s.kind != Kind::Statistic);
-    let all: Vec<(&str, &[usize], &[f32])> =
-        spans.map(|s| (s.name.as_str(), s.shape.as_slice(), &gradient[s.range()])).collect();
+    let all = tensors::by_name(layout, &gradient);
     tensors::write(&args.pass.output, &all)?;
     let shapes: Vec<(&str, &[usize])> = all.iter().map(|(name, shape, _)| (*name, *shape)).collect();
     wrote(context, args.pass.output.display().to_string(), &shapes)

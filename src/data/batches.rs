@@ -66,6 +66,18 @@ impl<'a> Batches<'a> {
         Ok(Self { data, size, order: Vec::new(), epoch: from.epoch, next: from.batch })
     }
 
+    /// Batch `nth` of the epoch, whatever was given before.
+    ///
+    /// # Errors
+    /// What reading the data says; [`Error::Usage`] past the end.
+    pub fn get(&self, nth: usize) -> Result<Batch> {
+        let wrong = || {
+            Error::usage("batch", format!("there is no batch {nth} of {}", Self::count(self)), "ask for an earlier one")
+        };
+        let examples = self.order.chunks(self.size).nth(nth).ok_or_else(wrong)?;
+        self.data.batch(examples, self.size, self.epoch)
+    }
+
     /// How many batches an epoch has, those before the cursor included.
     pub fn count(&self) -> usize {
         self.data.len().div_ceil(self.size)

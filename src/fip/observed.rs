@@ -1,36 +1,25 @@
-//! A network over a data set as the geometry looks at it: the same batches every time, in the data's own order.
+//! A network over a data set as the geometry looks at it: the same batches every time, longest examples first.
 use super::objective::attended;
 use super::runner::shape;
-use crate::data::{Batch, Dataset, EVALUATION, Values};
+use crate::Result;
+use crate::data::{Batches, Dataset, Values};
 use crate::geometry::{self, Numbers, Samples};
 use crate::graph::Graph;
 use crate::models::{Network, Sample};
-use crate::{Error, Result};
 
-/// `network` over `data`, `rows` examples a batch.
+/// `network` over a data set.
 pub struct Observed<'a> {
     network: &'a Network,
-    data: &'a dyn Dataset,
-    rows: usize,
-    /// Examples, longest first, so that like lengths share a batch.
-    order: Vec<usize>,
+    batches: Batches<'a>,
 }
 
 impl<'a> Observed<'a> {
+    /// `rows` examples a batch.
+    ///
     /// # Errors
-    /// [`Error::Usage`] for batches of no rows.
+    /// [`Error::Usage`](crate::Error::Usage) for batches of no rows.
     pub fn new(network: &'a Network, data: &'a dyn Dataset, rows: usize) -> Result<Self> {
-        if rows == 0 {
-            return Err(Error::usage("--batch", "wanted at least 1, got 0", "choose a batch size above zero"));
-        }
-        let mut order: Vec<usize> = (0..data.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(data.length(i)));
-        Ok(Self { network, data, rows, order })
-    }
-
-    fn batch(&self, nth: usize) -> Result<Batch> {
-        let examples = &self.order[nth * self.rows..self.order.len().min((nth + 1) * self.rows)];
-        self.data.batch(examples, self.rows, EVALUATION)
+        Ok(Self { network, batches: Batches::in_order(data, rows)? })
     }
 }
 
@@ -38,11 +27,11 @@ impl Samples for Observed<'_> {
     type Shape = (usize, Sample);
 
     fn len(&self) -> usize {
-        self.order.len().div_ceil(self.rows)
+        Batches::count(&self.batches)
     }
 
     fn get(&self, nth: usize) -> Result<geometry::Batch<Self::Shape>> {
-        let batch = self.batch(nth)?;
+        let batch = self.batches.get(nth)?;
         let counts = attended(&batch, self.network.head);
         let shape = shape(&batch);
         let numbers = |values| match values {

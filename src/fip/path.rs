@@ -121,7 +121,7 @@ impl Stored {
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(INDEX);
         let wrong = |what: String| {
-            let hint = "name a path's folder: what `fipk geodesic --out`, or `fipk sparsify --path`, wrote";
+            let hint = "name a path's folder, as geodesic/, line/ and null/ of what `fipk geodesic --out` wrote";
             Error::data(path.display().to_string(), what, hint)
         };
         let text = fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
@@ -220,7 +220,7 @@ impl Stored {
         let count = self.index.points.len();
         if nth >= count {
             let what = format!("this path has {count} networks, counted from 0; got {nth}");
-            return Err(Error::usage("--point", what, "`fipk path show` lists them"));
+            return Err(Error::usage("--point", what, "look at the points in its path.json"));
         }
         let mut found = Vec::new();
         self.walk(|i, w| {

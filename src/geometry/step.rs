@@ -94,14 +94,15 @@ pub fn null<M: Map>(
         let mut gram = Gram::new(map, w, kind)?;
         solve::damped(&mut gram, direction, mu, accuracy)?
     };
-    let (residual, _) = optimality(map, w, kind, &psi, mu, direction)?;
+    let (residual, speed) = optimality(map, w, kind, &psi, mu, direction)?;
     let norm = map.norm(&psi)?;
     if !(norm > 0.0 && norm.is_finite()) {
         let hint = "give another --seed, or more --damping";
         return Err(Error::not_finite("step", "the length of a null direction", hint));
     }
     map.scale(epsilon.sqrt() / norm, &mut psi)?;
-    let squared_speed = Pullback::new(map, w, kind)?.squared(&psi)?;
+    // Rounding may leave a little below nothing.
+    let squared_speed = (speed * epsilon / (norm * norm)).max(0.0);
     Ok(Step { psi, mu, squared_speed, residual, hard: false, products })
 }
 

@@ -68,6 +68,7 @@ fn outputs_keep_their_speed_along_a_geodesic_and_not_along_a_line() {
     let (mut worst, mut straight) = (0.0f64, 0.0f64);
     while geodesic.at.time < 1.0 {
         geodesic.advance(&mut map, EUCLIDEAN, accuracy(), &Control::default(), 1.0).unwrap();
+        assert!(geodesic.at.speed.is_finite(), "{:?}", geodesic.at);
         worst = worst.max((geodesic.at.speed / start - 1.0).abs());
         let line: Vec<f64> = w.iter().zip(&v).map(|(w, v)| w + geodesic.at.time * v).collect();
         straight = straight.max((speeds(&mut map, &line, EUCLIDEAN, &v).unwrap().0 / start - 1.0).abs());

@@ -26,10 +26,8 @@ pub fn write(
     let mut numbers = vec![0.0; layout.len()];
     for (i, &v) in vectors.iter().enumerate() {
         engine.read(v, 0, &mut numbers)?;
-        let spans = layout.spans().iter();
-        let all: Vec<(&str, &[usize], &[f32])> =
-            spans.map(|s| (s.name.as_str(), s.shape.as_slice(), &numbers[s.range()])).collect();
-        tensors::write(&folder.path().join(format!("eigenvector-{:02}.safetensors", i + 1)), &all)?;
+        let path = folder.path().join(format!("eigenvector-{:02}.safetensors", i + 1));
+        tensors::write(&path, &tensors::by_name(&layout, &numbers))?;
     }
     folder.commit()
 }

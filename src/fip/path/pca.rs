@@ -13,7 +13,7 @@ pub struct Components {
 }
 
 /// Principal components of all networks about their mean, from the matrix of their inner products: there are far fewer
-/// networks than weights. At most one network a path is decompressed at a time beside those that are compared with it.
+/// networks than weights. All of them are held in memory.
 ///
 /// # Errors
 /// [`Error::Usage`] for paths of different networks, or fewer than two networks; as [`Stored::walk`].
