@@ -26,13 +26,14 @@ use std::path::{Path, PathBuf};
 ///
 /// From the network in the given direction, the geodesic bends so that the outputs on the data keep the speed they start with;
 /// the straight line and a null path (each step through (I + g/μ)⁻¹) of the same start are walked beside it. All
-/// networks are stored, each as its compressed difference from the one before.
+/// networks are stored, as paths that `fipk path` reads.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fipk geodesic --model lenet/model --data 'mnist:MNIST?limit=64' --length 0.2 --out walk
   fipk metric --model lenet/model --data 'mnist:MNIST?limit=64' --vectors --top 3 --out top
-  fipk geodesic --model lenet/model --data 'mnist:MNIST?limit=64' --direction top/eigenvector-01.safetensors --out walk")]
+  fipk geodesic --model lenet/model --data 'mnist:MNIST?limit=64' --direction top/eigenvector-01.safetensors --out walk
+  fipk path pca walk/geodesic walk/line walk/null --out pca.svg")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
     #[arg(long, value_name = "DIR|ID")]

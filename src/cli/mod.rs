@@ -18,6 +18,7 @@ mod jvp;
 mod metric;
 mod model;
 mod output;
+mod path;
 mod plan;
 mod project;
 mod quickstart;
@@ -84,6 +85,7 @@ enum Verb {
     Data(data::Args),
     Metric(metric::Args),
     Geodesic(geodesic::Args),
+    Path(path::Args),
     Plan(plan::Args),
     Project(project::Args),
     Forward(forward::Args),
@@ -116,6 +118,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Data(args) => data::run(&args, &context),
         Verb::Metric(args) => metric::run(&args, &context),
         Verb::Geodesic(args) => geodesic::run(&args, &context),
+        Verb::Path(args) => path::run(&args, &context),
         Verb::Plan(args) => plan::run(&args, &context),
         Verb::Project(args) => project::run(args, &context),
         Verb::Forward(args) => forward::run(&args, &context),

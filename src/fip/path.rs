@@ -220,7 +220,7 @@ impl Stored {
         let count = self.index.points.len();
         if nth >= count {
             let what = format!("this path has {count} networks, counted from 0; got {nth}");
-            return Err(Error::usage("--point", what, "look at the points in its path.json"));
+            return Err(Error::usage("--point", what, "`fipk path show` lists them"));
         }
         let mut found = Vec::new();
         self.walk(|i, w| {

@@ -65,5 +65,26 @@ fn a_geodesic_keeps_its_speed_and_its_networks() {
         let said = number(&walk["looks"][2]["from_start"]);
         assert!((away - said).abs() <= 1e-4 * said, "{name}: {away} {said}");
     }
+    let folders: Vec<String> = ["geodesic", "line", "null"].map(|n| out.join(n).display().to_string()).into();
+    let all: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let (svg, moved) = (dir.path().join("pca.svg"), dir.path().join("moved"));
+    let lengths = json(&[&["path", "length", "--json"][..], &all].concat());
+    let (line, said) = (number(&lengths[1]["length"]), number(&walks[1]["length"]));
+    assert!((line - said).abs() <= 1e-12 * said, "{line} {said}");
+    let seen = json(&[&["path", "pca", "--json", "--out", text(&svg)][..], &all].concat());
+    assert!(svg.is_file() && seen["coordinates"][2]["networks"].as_array().unwrap().len() == 3);
+    let shown = json(&["path", "show", all[0], "--json"]);
+    assert_eq!((&shown["points"][0]["operation"], number(&shown["points"][2]["time"])), (&"start".into(), 1.0));
+    // The first network is the model; the last one drifts by what the walk says.
+    done(&["path", "export", all[1], "--point", "0", "--out", text(&moved)]);
+    let drift = json(&["drift", text(&model), text(&moved), "--data", "digits:6?seed=3", "--json"]);
+    assert_eq!(number(&drift["distances"]["euclidean"]["mean"]), 0.0);
+    done(&["path", "export", all[1], "--point", "2", "--out", text(&moved), "--overwrite"]);
+    let drift = json(&["drift", text(&model), text(&moved), "--data", "digits:6?seed=3", "--json"]);
+    // The distance is half a square.
+    let (said, measured) = (number(&walks[1]["looks"][2]["drift"]), number(&drift["distances"]["euclidean"]["mean"]));
+    assert!(((2.0 * measured).sqrt() - said).abs() <= 1e-4 * said, "{said} {measured}");
+    fails(&["path", "export", all[0], "--point", "3", "--out", text(&dir.path().join("x"))], 2, &["--point", "3"]);
+    fails(&["path", "show", text(&model)], 4, &["path.json", "path"]);
     fails(&[&args[..], &["--length", "0", "--out", text(&out)]].concat(), 2, &["--length"]);
 }

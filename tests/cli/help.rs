@@ -1,7 +1,7 @@
 //! Help is complete: every verb, every flag, its default.
 use super::support::{done, fails, fipk};
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "sparsify",
     "train",
     "resume",
@@ -10,6 +10,7 @@ const VERBS: [&str; 19] = [
     "data",
     "metric",
     "geodesic",
+    "path",
     "plan",
     "project",
     "forward",
