@@ -16,7 +16,7 @@ use crate::params::Roles;
 use crate::params::atomic::{Folder, write_file};
 use crate::report::Table;
 use crate::report::numbers::{grouped, number, percent};
-use crate::report::plots::{LinePlot, Series};
+use crate::report::plots::{Line, LinePlot, Series};
 use crate::{Error, Result};
 use serde_json::json;
 use std::io::Write;
@@ -195,7 +195,7 @@ fn speeds(found: &Found) -> LinePlot {
     LinePlot {
         x_label: "time".into(),
         y_label: "speed of the outputs".into(),
-        series: walks.map(|w| Series::new(w.name, points(w))).collect(),
+        series: walks.map(|w| series(w, points(w))).collect(),
         ..LinePlot::default()
     }
 }
@@ -206,7 +206,13 @@ fn drifts(found: &Found) -> LinePlot {
         x_label: "distance in weights from the start".into(),
         y_label: "drift of the outputs".into(),
         log_y: true,
-        series: found.walks.iter().map(|w| Series::new(w.name, points(w))).collect(),
+        series: found.walks.iter().map(|w| series(w, points(w))).collect(),
         ..LinePlot::default()
     }
+}
+
+/// The line is dashed: a short geodesic lies all but on it.
+fn series(walk: &Walk, points: Vec<(f64, f64)>) -> Series {
+    let line = if walk.name == "line" { Line::Dashed } else { Line::Solid };
+    Series { line, ..Series::new(walk.name, points) }
 }
