@@ -26,13 +26,14 @@ CASES = {
     "bert-base-teacher": ("bert-base", 8, 128, "forward", 4),
     "resnet20": ("resnet20", 128, 1, "cached", 10),
     "vit-b16": ("vit-b16", 4, 1, "cached", 4),
+    "vit-b16-64": ("vit-b16", 64, 1, "cached", 4),
     "bert-base-32": ("bert-base", 32, 128, "cached", 4),
     "bert-base-32-teacher": ("bert-base", 32, 128, "forward", 4),
 }
 USUAL = {"cpu": ["minilm", "minilm-teacher", "bert-base", "bert-base-teacher"],
-         "cuda": ["minilm", "bert-base-32", "bert-base-32-teacher"]}
+         "cuda": ["minilm", "bert-base-32", "bert-base-32-teacher", "vit-b16-64"]}
 STEPS_ON_CUDA = 50
-# (row, fipk's field, the peer's field)
+# (row, fipk's field, the peer's field; of several, their sum)
 ROWS = [
     ("whole step, ms", "step_ms", "step_ms"),
     ("projection + update, ms", "project_update_ms", "project_update_ms"),
@@ -40,6 +41,7 @@ ROWS = [
     ("forward alone, ms", "forward_ms", "forward_only_ms"),
     ("J^T u, ms", "vjp_ms", "vjp_ms"),
     ("J v, ms", "jvp_ms", "jvp_ms"),
+    ("g v = J^T (J v), ms", ("jvp_ms", "vjp_ms"), ("jvp_ms", "vjp_ms")),
     ("peak over imports, MiB", "peak_rss_mib", "peak_rss_mib"),
     ("peak of the device, MiB", "peak_device_mib", "peak_device_mib"),
 ]
@@ -54,6 +56,9 @@ def run(command):
 
 def number(result, field, on_cuda):
     """A field of a result, if it has it. On the CPU, memory is what came on top of the imports."""
+    if isinstance(field, tuple):
+        parts = [result.get(name) for name in field]
+        return None if None in parts else sum(parts)
     value = result.get(field)
     if field == "peak_rss_mib":
         return None if on_cuda or value is None else value - result.get("rss_after_import_mib", 0)

@@ -1,6 +1,7 @@
 //! cuBLASLt as the yardstick of benches, where its library can be loaded; nothing else uses it. Not yet run on a GPU.
 use super::driver::Driver;
 use super::{Device, Memory, Ptr};
+use crate::ops::gemm::Layout as Turned;
 use crate::{Error, Result};
 use cudarc::cublaslt::{result, sys};
 use std::ffi::c_void;
@@ -56,10 +57,16 @@ impl CublasLt {
         Some(Self { device: device.clone(), workspace, handle })
     }
 
-    /// C = A Bᵀ, all row-major: A [m, k], B [n, k], C [m, n]. Of the algorithms that the library proposes, the fastest on
-    /// these very addresses; `None` where it proposes none that works.
-    pub fn best_matmul(&self, product: Product, shape: [usize; 3], abc: [Ptr; 3]) -> Option<Matmul<'_>> {
-        let layout = Layout::new(product, shape)?;
+    /// C [m, n] = op(A) op(B), all row-major, `shape` being m, n, k. Of the algorithms that the library proposes, the
+    /// fastest on these very addresses; `None` where it proposes none that works.
+    pub fn best_matmul(
+        &self,
+        product: Product,
+        turned: Turned,
+        shape: [usize; 3],
+        abc: [Ptr; 3],
+    ) -> Option<Matmul<'_>> {
+        let layout = Layout::new(product, turned, shape)?;
         let mut best: Option<(f64, sys::cublasLtMatmulAlgo_t)> = None;
         for algorithm in self.proposed(&layout)? {
             let matmul = Matmul { library: self, layout: &layout, abc, algorithm };
@@ -164,8 +171,8 @@ impl<L: std::borrow::Borrow<Layout>> Matmul<'_, L> {
     }
 }
 
-/// The product's descriptors. The library counts by columns, where a row-major matrix is its transpose: Cᵀ = B Aᵀ, with
-/// B [n, k] seen as [k, n] and so transposed, and A [m, k] seen as [k, m].
+/// The product's descriptors. The library counts by columns, where a row-major matrix is its transpose: it makes
+/// Cᵀ = op(B)ᵀ op(A)ᵀ, for which B as stored is turned in nt, and A in tn.
 #[derive(Debug)]
 pub struct Layout {
     multiply: sys::cublasLtMatmulDesc_t,
@@ -175,7 +182,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    fn new(product: Product, [m, n, k]: [usize; 3]) -> Option<Self> {
+    fn new(product: Product, turned: Turned, [m, n, k]: [usize; 3]) -> Option<Self> {
         let (stored, compute) = product.types();
         let (a, b, c) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         // What was made so far is destroyed where a later step fails.
@@ -184,13 +191,21 @@ impl Layout {
         let matrix = |rows: usize, columns: usize| {
             result::create_matrix_layout(stored, rows as u64, columns as u64, rows as i64).ok()
         };
-        made.a = matrix(k, m)?;
-        made.b = matrix(k, n)?;
+        use sys::cublasLtMatmulDescAttributes_t::{CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB};
+        made.a = if turned == Turned::Tn { matrix(m, k)? } else { matrix(k, m)? };
+        made.b = if turned == Turned::Nt { matrix(k, n)? } else { matrix(n, k)? };
         made.c = matrix(n, m)?;
-        let first = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA;
-        let (at, bytes) = (std::ptr::from_ref(&TRANSPOSED).cast(), size_of_val(&TRANSPOSED));
-        // SAFETY: the descriptor is alive; the attribute is a cublasOperation_t, an int.
-        unsafe { result::set_matmul_desc_attribute(made.multiply, first, at, bytes) }.ok()?;
+        // The library's first factor is B.
+        let turn = match turned {
+            Turned::Nt => Some(CUBLASLT_MATMUL_DESC_TRANSA),
+            Turned::Nn => None,
+            Turned::Tn => Some(CUBLASLT_MATMUL_DESC_TRANSB),
+        };
+        if let Some(which) = turn {
+            let (at, bytes) = (std::ptr::from_ref(&TRANSPOSED).cast(), size_of_val(&TRANSPOSED));
+            // SAFETY: the descriptor is alive; the attribute is a cublasOperation_t, an int.
+            unsafe { result::set_matmul_desc_attribute(made.multiply, which, at, bytes) }.ok()?;
+        }
         Some(made)
     }
 }

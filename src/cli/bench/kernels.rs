@@ -1,9 +1,10 @@
 //! `fipk bench kernels`: every op, pass and operation on weight space at the sizes of real networks, against what the
 //! machine can do.
-use super::super::device::{Place, Purpose, Which, open_device, open_engine};
+use super::super::device::{Numbers as Stored, Place, Purpose, Which, open_device, open_engine};
 use super::super::globals::Context;
 use super::measure::{Clock, Times, measure};
 use super::ops::{Host, OnDevice, Only, Passes};
+use super::products::Planned;
 use super::shapes::{Numbers, Shape};
 use super::space::{Operation, Space, layout};
 use super::yardsticks::{Machine, Yardsticks, measured};
@@ -58,6 +59,8 @@ struct Row {
     tflop_s: f64,
     of_copy: f64,
     of_matmul: f64,
+    /// The vendor's time over this one, in percent, at the same size; products alone have it.
+    of_vendor: Option<f64>,
 }
 
 impl Row {
@@ -73,7 +76,7 @@ impl Row {
         let [us, fastest_us, slowest_us] = [times.median, times.fastest, times.slowest].map(|t| t * 1e6);
         let (of_copy, of_matmul) = (100.0 * gb_s / y.copy_gb_s, 100.0 * tflop_s / y.matmul(dtype));
         let dtype = dtype.suffix().to_string();
-        Self { name, dtype, shape, us, fastest_us, slowest_us, gb_s, tflop_s, of_copy, of_matmul }
+        Self { name, dtype, shape, us, fastest_us, slowest_us, gb_s, tflop_s, of_copy, of_matmul, of_vendor: None }
     }
 
     fn cells(&self) -> Vec<String> {
@@ -81,7 +84,8 @@ impl Row {
         let texts = [self.name.clone(), self.dtype.clone(), self.shape.clone()];
         let spread = format!("{} .. {}", short(self.fastest_us), short(self.slowest_us));
         let rates = [self.gb_s, self.tflop_s, self.of_copy, self.of_matmul].map(short);
-        texts.into_iter().chain([short(self.us), spread]).chain(rates).collect()
+        let vendor = self.of_vendor.map(short).unwrap_or_default();
+        texts.into_iter().chain([short(self.us), spread]).chain(rates).chain([vendor]).collect()
     }
 }
 
@@ -100,11 +104,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let sizes = args.shape.iter().any(|s| *s != Shape::Tiny);
     let yardsticks = measured(&bench.machine(), &bench.clock, args.seconds, sizes)?;
     let mut rows = bench.ops(&yardsticks)?;
+    rows.extend(bench.products(&yardsticks)?);
     rows.extend(bench.space(&yardsticks)?);
     if rows.is_empty() {
         return Err(Error::usage("--filter", "names no row", "fipk bench kernels without it shows all names"));
     }
-    let columns = ["kernel", "dtype", "shape", "us", "spread", "GB/s", "TFLOP/s", "% copy", "% matmul"];
+    let columns = ["kernel", "dtype", "shape", "us", "spread", "GB/s", "TFLOP/s", "% copy", "% matmul", "% vendor"];
     let table = Table {
         columns: columns.map(String::from).to_vec(),
         rows: rows.iter().map(Row::cells).collect(),
@@ -185,6 +190,29 @@ impl<'a> Bench<'a> {
                         let paper = (cost.flops as f64, bytes);
                         rows.push(Row::new(name(case.op.name(), word), dtype, shape, &times, paper, yardsticks));
                     }
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Products of linear layers by themselves; the host's are the ops' own.
+    fn products(&self, yardsticks: &Yardsticks) -> Result<Vec<Row>> {
+        let Some(device) = &self.device else { return Ok(Vec::new()) };
+        let mut numbers = Numbers::new(self.seed);
+        let mut rows = Vec::new();
+        for shape in &self.args.shape {
+            for dtype in [Dtype::Bf16, Dtype::F32] {
+                for product in Planned::of(&**device, &shape.linears(), dtype, self.place.dtype == Stored::Tf32) {
+                    if !self.wants(&product.name()) {
+                        continue;
+                    }
+                    let (ours, vendors) =
+                        product.time(device, self.driver.as_ref(), &self.clock, self.args.seconds, &mut numbers)?;
+                    let text = format!("{}: {}, {}", shape.name(), product.shape, product.config);
+                    let row = Row::new(product.name(), dtype, text, &ours, product.paper(), yardsticks);
+                    let of_vendor = vendors.map(|v| 100.0 * v.median / ours.median);
+                    rows.push(Row { of_vendor, ..row });
                 }
             }
         }

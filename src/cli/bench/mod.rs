@@ -5,6 +5,7 @@ use crate::Result;
 mod kernels;
 mod measure;
 mod ops;
+mod products;
 mod shapes;
 mod space;
 mod step;

@@ -15,6 +15,10 @@ pub enum Shape {
     BertBase,
     /// MiniLM-L6-H384, 16 x 64
     Minilm,
+    /// ViT-B/16 at 224, 64 images
+    VitB16,
+    /// Square products of 4096
+    Square,
     /// Attention alone: 12 heads of 64, batches of 32, 128 to 2048 tokens
     Attention,
     /// A toy, 2 x 8, for trying the command
@@ -35,6 +39,8 @@ impl Shape {
         match self {
             Self::BertBase => "bert-base 32x128",
             Self::Minilm => "minilm 16x64",
+            Self::VitB16 => "vit-b16 64x197",
+            Self::Square => "square",
             Self::Attention => "12 heads of 64",
             Self::Tiny => "tiny 2x8",
         }
@@ -44,7 +50,21 @@ impl Shape {
     pub fn cases(self) -> Vec<Planned> {
         match self {
             Self::Attention => [128, 256, 512, 1024, 2048].map(|tokens| attention([32, tokens, 768], 12)).into(),
+            Self::Square => Vec::new(),
             network => cases(&network.sizes()),
+        }
+    }
+
+    /// Its linear layers: samples, features in, features out.
+    pub fn linears(self) -> Vec<(usize, usize, usize)> {
+        match self {
+            Self::Attention => Vec::new(),
+            Self::Square => vec![(4096, 4096, 4096)],
+            network => {
+                let Sizes { batch, tokens, hidden, intermediate, .. } = network.sizes();
+                let pairs = [(hidden, hidden), (hidden, intermediate), (intermediate, hidden)];
+                pairs.map(|(inputs, outputs)| (batch * tokens, inputs, outputs)).into()
+            }
         }
     }
 
@@ -58,7 +78,8 @@ impl Shape {
             vocabulary,
         };
         match self {
-            Self::BertBase | Self::Attention => of(32, 128, 768, 12, 30522),
+            Self::VitB16 => of(64, 197, 768, 12, 1000),
+            Self::BertBase | Self::Attention | Self::Square => of(32, 128, 768, 12, 30522),
             Self::Minilm => of(16, 64, 384, 12, 30522),
             Self::Tiny => of(2, 8, 32, 2, 64),
         }

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::gpu::cublaslt::{self, CublasLt};
 use crate::gpu::driver::Driver;
 use crate::gpu::{Device, Dtype, Memory};
-use crate::ops::gemm::nt;
+use crate::ops::gemm::{Layout, nt};
 use crate::ops::{Linear, Pass};
 use crate::report::Table;
 use crate::selftest::{Case, Input, Role, upload};
@@ -105,7 +105,7 @@ fn vendors(
     for (kind, stored, name) in kinds {
         let mut matrix = || upload(device, &numbers.take(side * side, 1.0), stored);
         let (a, b, c) = (matrix()?, matrix()?, matrix()?);
-        if let Some(matmul) = library.best_matmul(kind, [side; 3], [a.at(), b.at(), c.at()]) {
+        if let Some(matmul) = library.best_matmul(kind, Layout::Nt, [side; 3], [a.at(), b.at(), c.at()]) {
             let times = measure(clock, seconds, &mut Task(|_| matmul.queue()))?;
             products.push(product("cuBLASLt", name, side, times.fastest));
         }
