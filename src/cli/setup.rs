@@ -111,7 +111,10 @@ impl Setup {
             false => fingerprint,
         };
         let new_head = match &source.folder {
-            Some(_) if new_head || (training && !keeps) => told(&network, found, seed),
+            Some(_) if new_head => told(&network, found, format!("drawn with seed {seed}")),
+            Some(_) if training && !keeps => {
+                told(&network, found, format!("what the model lacks of it drawn with seed {seed}"))
+            }
             _ => String::new(),
         };
         let folder = source.folder;
@@ -133,7 +136,7 @@ impl Setup {
 }
 
 /// A head that was drawn, in words.
-fn told(network: &Network, former: Head, seed: u64) -> String {
+fn told(network: &Network, former: Head, drawn: String) -> String {
     let words = |head: Head| match head {
         Head::None => "none".to_string(),
         Head::Classification { labels } => format!("{labels} classes"),
@@ -142,7 +145,7 @@ fn told(network: &Network, former: Head, seed: u64) -> String {
     };
     let layers = network.output_layers();
     let layers = if layers.is_empty() { String::new() } else { format!(" ({})", layers.join(", ")) };
-    format!("{}{layers}, drawn with seed {seed}; the model had {}", words(network.head), words(former))
+    format!("{}{layers}, {drawn}; the model had {}", words(network.head), words(former))
 }
 
 /// Training classes on a head of scores, or scores on one of classes: both have the same name, so that the old one would
@@ -297,5 +300,34 @@ mod tests {
         assert_eq!(of("images:."), None);
         assert_eq!(of("text:no-such-file.tsv?limit=5"), None);
         assert_eq!(of("text:.?limit=5&label=y&split=train").as_deref(), Some("text:.?label=y"));
+    }
+
+    /// A run that is resumed must not go on with another network than it began with.
+    #[test]
+    fn a_network_from_scratch_is_known_by_its_whole_config() {
+        use crate::cli::output::Output;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("net.json");
+        let context = Context {
+            output: Output::new(false, true),
+            seed: None,
+            file: None,
+            threads: None,
+            device: Some(crate::cli::device::Which::Cpu),
+            dtype: None,
+        };
+        let print = |act: &str, seed: u64| {
+            let text = format!(
+                r#"{{"model_type": "mlp", "sizes": [784, 9, 10], "layers": ["a", "b"], "hidden_act": "{act}"}}"#
+            );
+            fs::write(&file, text).unwrap();
+            let mut settings = Settings { arch: Some(file.display().to_string()), ..Settings::default() };
+            (settings.method, settings.data, settings.budget.seed) = (Method::Train, Some("digits:20".into()), seed);
+            Setup::new(settings, &context).unwrap().fingerprint
+        };
+        let first = print("relu", 3);
+        assert_eq!(first, print("relu", 3));
+        assert_ne!(first, print("tanh", 3));
+        assert_ne!(first, print("relu", 4));
     }
 }

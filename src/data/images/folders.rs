@@ -19,9 +19,16 @@ fn named(parent: &Path, names: &[String]) -> Result<Option<PathBuf>> {
     Ok(names.iter().find_map(of).cloned())
 }
 
-/// Whether a folder has one of training images beside others, so that there may be some held out.
+/// Whether a folder has one of training images, classes of them, so that there may be others held out.
 pub fn has_splits(folder: &Path) -> bool {
-    named(folder, &["train".into()]).is_ok_and(|found| found.is_some())
+    named(folder, &["train".into()]).is_ok_and(|found| found.is_some_and(|train| is_split(&train)))
+}
+
+/// Whether a folder is called as splits are and holds folders: a class may be called `test` or `train` as well, but
+/// then it holds images.
+fn is_split(folder: &Path) -> bool {
+    let called = SPLITS.contains(&name(folder).to_lowercase().as_str());
+    called && folders(folder).is_ok_and(|folders| !folders.is_empty())
 }
 
 /// The folder of the split that is wanted; the folder itself where it has no splits.
@@ -35,25 +42,18 @@ pub(in crate::data) fn split_folder(spec: &Spec, split_default: &str) -> Result<
         None => vec!["test", "dev"],
     };
     let names: Vec<String> = wanted.iter().flat_map(|split| files::synonyms(split)).collect();
-    if let Some(folder) = named(&spec.path, &names)? {
+    if let Some(folder) = named(&spec.path, &names)?.filter(|folder| spec.split.is_some() || is_split(folder)) {
         return Ok(folder);
     }
-    // A class may be called `test`, but then it holds images and no folders.
-    let is_split =
-        |path: &PathBuf| Ok(SPLITS.contains(&name(path).to_lowercase().as_str()) && !folders(path)?.is_empty());
-    let splits = folders(&spec.path)?.into_iter().map(|path| Ok((is_split(&path)?, path)));
-    let splits: Vec<(bool, PathBuf)> = splits.collect::<Result<_>>()?;
-    let splits: Vec<String> = splits.iter().filter(|(is, _)| *is).map(|(_, path)| name(path)).collect();
-    if spec.split.is_none() && splits.is_empty() {
-        return Ok(spec.path.clone());
-    }
-    let found = if splits.is_empty() { "none".to_string() } else { splits.join(", ") };
-    let example = splits.first().map_or("train", String::as_str);
-    Err(Error::data(
-        spec.path.display().to_string(),
-        format!("wanted a folder for split {}, got {found}", wanted.join(" or ")),
-        format!("choose one with ?split={example}, name its folder itself, or put folders train and test there"),
-    ))
+    let splits: Vec<String> =
+        folders(&spec.path)?.iter().filter(|path| is_split(path)).map(|path| name(path)).collect();
+    let (found, hint) = match splits.first() {
+        None if spec.split.is_none() => return Ok(spec.path.clone()),
+        None => ("none".into(), "leave ?split= out, or put folders train and test there".to_string()),
+        Some(first) => (splits.join(", "), format!("choose one with ?split={first}, or name its folder itself")),
+    };
+    let what = format!("wanted a folder for split {}, got {found}", wanted.join(" or "));
+    Err(Error::data(spec.path.display().to_string(), what, hint))
 }
 
 /// All images below the folders of a folder, in the order of their names; the folders' names are the classes.
