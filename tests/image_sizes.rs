@@ -35,8 +35,9 @@ fn a_vit_at_another_size_is_transformers_with_interpolated_positions() {
     let weights = network.load(&folder, &layout, None).unwrap();
     let inputs = Weights::open_file(&at.join("inputs.safetensors")).unwrap();
     let expected = Weights::open_file(&at.join("expected.safetensors")).unwrap();
-    let pixels = doubles(&inputs, "pixel_values").iter().map(|&x| x as f32).collect();
     let rows = 2;
+    let mut pixels = vec![0.0; rows * 3 * 12 * 20];
+    inputs.read("pixel_values", &[rows, 3, 12, 20], &mut pixels).unwrap();
     let batch = Batch {
         examples: (0..rows).collect(),
         rows,
