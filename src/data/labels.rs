@@ -77,7 +77,7 @@ pub fn classes(
                 format!("label `{}` is not one of {}", cell.trim(), allowed.join(" or ")),
                 match number(cell) {
                     Some(-1) => "-1 marks labels that were kept back, as in GLUE's test split; choose ?split=dev",
-                    _ => "correct it, name the classes with ?labels=a,b,.. on a text: spec, or use a model with that many",
+                    _ => "correct it, name the classes with ?labels=a,b,.. on a text: spec, or use a model with that many, or `fipk train --new-head`",
                 },
             )
         })
