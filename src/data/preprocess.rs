@@ -207,7 +207,8 @@ impl Preprocess {
             return Err(Error::data(
                 place,
                 format!(
-                    "wanted image_mean and image_std for the images' channels, of which there are {channels}, got {} in preprocessor_config.json",
+                    "wanted a mean and a deviation for each of the images' {channels} channel{}, got image_mean and image_std of {}",
+                    if channels == 1 { "" } else { "s" },
                     self.mean.len()
                 ),
                 "use a model made for such images, or a file with a number a channel, as `fipk data --json` makes it",
@@ -372,6 +373,12 @@ mod tests {
             assert!(error.contains(&format!("p.json: `{key}` wants")), "{json}: {error}");
         }
         let three = Preprocess { mean: vec![0.5; 3], std: vec![0.5; 3], ..Preprocess::default() };
-        assert!(three.shades(1, "f").unwrap_err().to_string().contains("there are 1, got 3"));
+        assert!(
+            three
+                .shades(1, "f")
+                .unwrap_err()
+                .to_string()
+                .contains("the images' 1 channel, got image_mean and image_std of 3")
+        );
     }
 }

@@ -211,7 +211,7 @@ fn binary_cifar_is_read_with_and_without_gzip() {
     fails(&spec, "test", &four, &["wanted images of 4 channels", "got 1 or 3", "num_channels"]);
     let grey = Preprocess { mean: vec![0.5], std: vec![0.5], ..Preprocess::default() };
     let grey = Reading { preprocess: grey, ..planes() };
-    fails(&spec, "test", &grey, &["image_mean and image_std", "there are 3, got 1", "fipk data --json"]);
+    fails(&spec, "test", &grey, &["the images' 3 channels, got image_mean and image_std of 1", "fipk data --json"]);
 }
 
 #[test]

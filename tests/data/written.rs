@@ -203,7 +203,7 @@ fn bad_idx_files_say_which_file() {
         "digits:10",
         "train",
         &Reading { preprocess: three, ..Reading::default() },
-        &["there are 1, got 3", "preprocessor_config.json"],
+        &["images' 1 channel, got image_mean and image_std of 3"],
     );
     fails("digits:10?split=extra", "train", &how, &["no split `extra`"]);
     fails(
