@@ -8,6 +8,8 @@ mod devices;
 mod errors;
 #[path = "cli/geometry.rs"]
 mod geometry;
+#[path = "cli/heads.rs"]
+mod heads;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/images.rs"]

@@ -106,6 +106,8 @@ fn a_wrong_config_names_its_key() {
         (json!({"model_type": "vgg", "depth": 15}), &["depth", "11, 13, 16 or 19"]),
         (json!({"model_type": "vgg", "features": ["M"]}), &["features", "at least one convolution"]),
         (json!({"model_type": "vgg", "hidden": [], "classifier": ["a", "b"]}), &["classifier", "2 and 0"]),
+        (json!({"model_type": "vgg", "hidden": [8], "classifier": ["a", 3]}), &["classifier", "names", "got 3"]),
+        (json!({"model_type": "vgg", "hidden": [8], "classifier": ["a", "a"]}), &["classifier", "distinct"]),
         (json!({"model_type": "lenet5", "image_size": 8}), &["image_size", "16 pixels"]),
         (json!({}), &["model_type", "bert, distilbert, vit, deit, resnet, resnet_cifar, vgg, lenet5, mlp"][..]),
         (with(&bert, "model_type", json!(7)), &["model_type", "7"]),
@@ -353,6 +355,29 @@ fn base_prefixes_old_names_and_new_heads() {
     let wanted = [&body[..], &["bert.pooler.dense.bias", "classifier.weight"]].concat();
     assert_eq!(write("classes", &with_classes, &head(Head::Classification { labels: 2 })), wanted);
     assert_eq!(write("words", &norm, &head(Head::MaskedLm)), body);
+}
+
+/// A base class leaves its prefix out; in a task's folder every tensor of the base has it, known or not.
+#[test]
+fn what_goes_along_gets_the_prefix_of_its_family() {
+    let dir = tempfile::tempdir().unwrap();
+    for (family, class, prefix, modules) in [
+        ("bert", "BertModel", "bert.", &["embeddings.x", "encoder.layer.0.x", "pooler.x"][..]),
+        ("distilbert", "DistilBertModel", "distilbert.", &["embeddings.x", "transformer.layer.0.x"]),
+        ("vit", "ViTModel", "vit.", &["embeddings.x", "encoder.layer.0.x", "layernorm.x"]),
+        ("deit", "DeiTModel", "deit.", &["embeddings.x", "encoder.layer.0.x", "layernorm.x"]),
+        ("resnet", "ResNetModel", "resnet.", &["embedder.embedder.x", "encoder.stages.0.x"]),
+    ] {
+        let config = json!({"model_type": family, "architectures": [class]}).to_string();
+        let source = model(&dir.path().join(family), &config, modules);
+        let raw = Head::Classification { labels: 2 }.describe(&source.config, &source.raw, &[]);
+        let out = Folder::create(&dir.path().join(format!("{family}-out")), false).unwrap();
+        source.write(&out, &[("classifier.weight", NUMBERS)], &raw, Precision::Keep, 0).unwrap();
+        let mut wanted: Vec<String> = modules.iter().map(|name| format!("{prefix}{name}")).collect();
+        wanted.push("classifier.weight".into());
+        wanted.sort();
+        assert_eq!(names(&out.commit().unwrap()), wanted, "{family}");
+    }
 }
 
 #[test]

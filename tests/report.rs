@@ -513,6 +513,43 @@ fn hundreds_of_layers_and_thousands_of_steps_stay_a_page() {
     }
 }
 
+/// Convolutions of one filter: all small ones first, so that the largest are not the first.
+#[test]
+fn the_convolutions_that_are_drawn_are_the_largest() {
+    let convolution = |at: u64, parameters: u64| Layer {
+        name: format!("conv{at:02}."),
+        shape: vec![1, 1, 1, parameters as usize],
+        parameters,
+        zeros: parameters / 2,
+        prunable: true,
+        histogram: None,
+        filters: vec![parameters - parameters / 2],
+    };
+    let figure = |sizes: &[u64]| {
+        let events = sizes.iter().enumerate().map(|(at, &n)| convolution(at as u64, n).into()).collect();
+        let html = html::render(&records(events), "", "t").unwrap();
+        let page = page(&html);
+        let section = page.descendants().filter(|n| n.tag_name().name() == "figure").find(|figure| {
+            let text: String = figure.descendants().filter_map(|n| n.text()).collect();
+            text.contains("filters")
+        });
+        let section = section.unwrap_or_else(|| panic!("{html}"));
+        section.descendants().filter(|n| n.is_text()).filter_map(|n| n.text()).collect::<Vec<_>>().join(" ")
+    };
+    let few = figure(&[8; 40]);
+    assert!(!few.contains("largest") && few.contains("conv00.") && few.contains("conv39."), "{few}");
+    // Of two small ones in front of forty large ones both are left out.
+    let many = figure(&[&[8, 8][..], &[80; 40]].concat());
+    assert!(many.contains("the 40 largest convolutions that were pruned; 2 more are not drawn"), "{many}");
+    assert!(!many.contains("conv00.") && !many.contains("conv01.") && many.contains("conv41."), "{many}");
+    // Of equals, the first.
+    let equal = figure(&[8; 41]);
+    assert!(
+        equal.contains("1 more is not drawn") && equal.contains("conv39.") && !equal.contains("conv40."),
+        "{equal}"
+    );
+}
+
 #[test]
 fn a_run_folder_gets_its_report() {
     let folder = tempfile::tempdir().unwrap();

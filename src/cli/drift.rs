@@ -3,6 +3,7 @@ use super::device::{Place, Purpose};
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
+use super::size::ImageSize;
 use crate::data::{self, Spec};
 use crate::fip::evaluate::drift;
 use crate::fip::recipe::Objective;
@@ -38,12 +39,16 @@ pub struct Args {
     /// Most tokens of a text, special ones included; longer ones are cut
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(3..))]
     max_length: u32,
+    /// Pixels of the images both networks see, both sides or HEIGHTxWIDTH; a vision transformer's positions are interpolated
+    /// [default: the models' own]
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<ImageSize>,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.refuse_config()?;
     let spec: Spec = args.data.parse()?;
-    let (a, b) = (Model::open(&args.a)?, Model::open(&args.b)?);
+    let (a, b) = (Model::open_at(&args.a, args.image_size)?, Model::open_at(&args.b, args.image_size)?);
     let head = a.network.head;
     if head != b.network.head {
         let what = format!("its head is {:?}, the other's {head:?}", b.network.head);

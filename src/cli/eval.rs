@@ -6,6 +6,7 @@ use super::project::missing;
 use super::require::{self, Requirement};
 use super::runs::metric;
 use super::settings::Settings;
+use super::size::ImageSize;
 use crate::data::{self, Spec};
 use crate::fip::evaluate::evaluate;
 use crate::fip::recipe::Objective;
@@ -24,6 +25,7 @@ use serde_json::json;
 Examples:
   fipk eval --model run/model --data glue/sst2:SST-2
   fipk eval --model lenet/model --data mnist:MNIST --require 'accuracy>=0.98'
+  fipk eval --model vit --data cifar10:CIFAR --image-size 160
   fipk eval --model run/model --data 'text:reviews.csv?text=body&label=stars&limit=1000' --json")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
@@ -38,6 +40,10 @@ pub struct Args {
     /// Most tokens of a text, special ones included; longer ones are cut [default: 128]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(3..))]
     max_length: Option<u32>,
+    /// Pixels of the images the network sees, both sides or HEIGHTxWIDTH; a vision transformer's positions are interpolated
+    /// [default: the model's own]
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<ImageSize>,
     /// End with exit code 3 unless this is met, as 'accuracy>=0.95'; repeatable
     #[arg(long, value_name = "CONDITION")]
     require: Vec<Requirement>,
@@ -50,7 +56,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let of_file = settings.eval_data.filter(|d| d != "none").or(settings.data);
     let text = args.data.or(of_file).ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?;
     let spec: Spec = text.parse()?;
-    let model = Model::open(&name)?;
+    let model = Model::open_at(&name, args.image_size)?;
     let max_length = args.max_length.map_or(settings.max_length, |n| n as usize);
     let reading = model.reading(max_length, context.seed.unwrap_or(settings.budget.seed))?;
     let data = data::load(&spec, "test", &reading)?;

@@ -2,6 +2,7 @@
 use super::flags::set;
 use super::require::Requirement;
 use super::settings::{SaveDtype, Settings};
+use super::size::ImageSize;
 use std::path::PathBuf;
 
 #[derive(Debug, Default, clap::Args)]
@@ -16,6 +17,10 @@ pub struct DataFlags {
     /// Most tokens of a text, special ones included; longer ones are cut [default: 128]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(3..))]
     pub max_length: Option<u32>,
+    /// Pixels of the images the network sees, both sides or HEIGHTxWIDTH; a vision transformer's positions are interpolated
+    /// [default: the model's own]
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<ImageSize>,
 }
 
 impl DataFlags {
@@ -23,6 +28,7 @@ impl DataFlags {
         s.data = self.data.or(s.data.take());
         s.eval_data = self.eval_data.or(s.eval_data.take());
         set(&mut s.max_length, self.max_length.map(|n| n as usize));
+        s.image_size = self.image_size.or(s.image_size);
     }
 }
 

@@ -2,6 +2,7 @@
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod arch;
 mod bench;
 mod completions;
 mod data;
@@ -29,6 +30,7 @@ mod runs;
 mod selftest;
 mod settings;
 mod setup;
+mod size;
 mod sparsify;
 mod stop;
 mod tensors;

@@ -1,6 +1,7 @@
 //! Opening a model for a verb: folder, network, layout; reading data the way it wants it; writing it again.
 use super::device::{Place, open_engine};
 use super::settings::SaveDtype;
+use super::size::ImageSize;
 use crate::Result;
 use crate::data::images::resize::Filter;
 use crate::data::preprocess::Target;
@@ -11,12 +12,15 @@ use crate::models::folder::ModelFolder;
 use crate::models::{Head, Network, Pixels};
 use crate::params::atomic::Folder;
 use crate::params::{Layout, Roles};
+use serde_json::{Map, Value};
 
 /// A stored model with its head.
 #[derive(Debug)]
 pub struct Model {
     pub folder: ModelFolder,
     pub network: Network,
+    /// Of the images it is to see, where it is not the folder's.
+    size: Option<ImageSize>,
 }
 
 impl Model {
@@ -25,10 +29,22 @@ impl Model {
     /// # Errors
     /// Of the folder, its config and its weights; [`crate::Error::Model`] for a base network without a head.
     pub fn open(name: &str) -> Result<Self> {
+        Self::open_at(name, None)
+    }
+
+    /// As [`Model::open`], for images of `size`.
+    ///
+    /// # Errors
+    /// As [`Model::open`] and [`Config::at_size`].
+    pub fn open_at(name: &str, size: Option<ImageSize>) -> Result<Self> {
         let folder = ModelFolder::open(name)?;
         let head = folder.head(None)?;
-        let network = Network::new(folder.config.clone(), head)?;
-        Ok(Self { folder, network })
+        let config = match size {
+            Some(size) => folder.config.at_size(name, &folder.raw, size.sides(), true)?.0,
+            None => folder.config.clone(),
+        };
+        let network = Network::new(config, head)?;
+        Ok(Self { folder, network, size })
     }
 
     pub fn layout(&self, roles: &Roles) -> Result<Layout> {
@@ -48,7 +64,11 @@ impl Model {
 
     /// How data is read for this model.
     pub fn reading(&self, max_length: usize, seed: u64) -> Result<Reading> {
-        reading(Some(&self.folder), &self.network.config, Some(self.network.head), max_length, seed)
+        let mut how = reading(Some(&self.folder), &self.network.config, Some(self.network.head), max_length, seed)?;
+        if let Some(map) = preprocessor_at(&self.folder, self.size)? {
+            how.preprocess = Preprocess::from_map(&map, &self.folder.dir.display().to_string())?;
+        }
+        Ok(how)
     }
 
     /// Writes the model with new weights into `out`, which is not committed yet.
@@ -62,6 +82,11 @@ impl Model {
     ) -> Result<()> {
         self.folder.write(out, &self.network.tensors(layout, weights), raw, dtype.precision(), 0)
     }
+}
+
+/// A folder's `preprocessor_config.json` for images of another size; `None` where the folder's own is right.
+pub fn preprocessor_at(folder: &ModelFolder, size: Option<ImageSize>) -> Result<Option<Map<String, Value>>> {
+    size.map(|size| Preprocess::map_at(&folder.dir, size.sides())).transpose()
 }
 
 /// How data is read for a network; `head: None` for one that is still to be made for the data.

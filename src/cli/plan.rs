@@ -79,12 +79,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let quiet = Context { device: Some(Which::Cpu), dtype: None, ..context.clone() };
     let recipe = Settings::resolve(&quiet, Some(config), args.method, None, batch)?.recipe();
     let layout = model.layout(&recipe.roles)?;
-    let tokens = match model.network.max_tokens() {
-        Some(limit) => args.tokens.map_or(of_file.max_length, |n| n as usize).min(limit),
-        None => 1,
-    };
     let sample = match model.network.max_tokens() {
-        Some(_) => Sample::Tokens(tokens),
+        Some(limit) => Sample::Tokens(args.tokens.map_or(of_file.max_length, |n| n as usize).min(limit)),
         None => model.network.sample(),
     };
     let (device, dtype) = place(args, context)?;
@@ -101,7 +97,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         "device": device.to_string(),
         "dtype": numbers(dtype),
         "batch": recipe.budget.batch,
-        "tokens": tokens,
+        "tokens": sample.tokens(),
         "bytes": found.parts.iter().map(|(what, n)| (what.replace(' ', "_"), json!(n))).collect::<Map<_, _>>(),
         "activations_by_program": found.programs.iter().map(|(what, n)| (what.to_string(), json!(n))).collect::<Map<_, _>>(),
         "total": found.total(),

@@ -5,6 +5,7 @@ use super::project::Zeros;
 use super::require;
 use super::setup::Setup;
 use super::stop;
+use crate::data::preprocess;
 use crate::fip::evaluate::Evaluation;
 use crate::fip::recipe::{BatchNorms, Method};
 use crate::fip::run::{Job, Outcome, Run};
@@ -79,6 +80,9 @@ pub fn drive(setup: &Setup, out: &Path, manner: &Manner) -> Result<Outcome> {
     .echo(output.json);
     if !run.resumed() {
         recorder.write(start(setup, manner.command.clone(), device))?;
+        if !setup.new_head.is_empty() && !output.json {
+            output.remark(format!("head    {}", setup.new_head));
+        }
     }
     let progress = Progress::new(run.plan().steps, !output.quiet && !output.json);
     progress.resume(run.step());
@@ -128,6 +132,8 @@ fn start(setup: &Setup, command: String, device: String) -> report::Start {
         parameters: setup.layout.parameters() as u64,
         prunable: if prunes { count(Role::Prunable) } else { 0 },
         target_sparsity: prunes.then_some(s.path.sparsity),
+        head: setup.new_head.clone(),
+        image_size: s.image_size.map(|size| size.to_string()).unwrap_or_default(),
     }
 }
 
@@ -170,10 +176,12 @@ fn finish(setup: &Setup, out: &Path, recorder: &mut Recorder, manner: &Manner, o
         Some(from) => from.write(&folder, &tensors, &setup.raw, setup.settings.save_dtype.precision(), batches)?,
         None => {
             folder::write_new(&folder, &tensors, &setup.raw, batches)?;
-            // How bytes became numbers.
-            let map = serde_json::Value::Object(setup.preprocess.to_map());
-            folder.write("preprocessor_config.json", |w| w.write_all(format!("{map:#}\n").as_bytes()))?;
         }
+    }
+    if let Some(map) = &setup.preprocessor {
+        // How bytes became numbers.
+        let map = serde_json::Value::Object(map.clone());
+        folder.write(preprocess::FILE, |w| w.write_all(format!("{map:#}\n").as_bytes()))?;
     }
     let model = folder.commit()?;
 

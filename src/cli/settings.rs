@@ -3,6 +3,7 @@
 use super::device::{Numbers, Place, Purpose, Which};
 use super::globals::Context;
 use super::require::Requirement;
+use super::size::ImageSize;
 use crate::data::Spec;
 use crate::engine::Pattern;
 use crate::fip::recipe::{Budget, Method, Objective, Optimization, Path as SparsePath, Preset, Recipe};
@@ -54,8 +55,14 @@ pub struct Settings {
     /// A preprocessor_config.json for a network from scratch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preprocessor: Option<PathBuf>,
+    /// A head that the model has is drawn anew, for the data's labels.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub new_head: bool,
     /// Most tokens of a text, special ones included.
     pub max_length: usize,
+    /// The size of images, where it is not the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<ImageSize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Where the run computes and in what.
@@ -84,7 +91,9 @@ impl Default for Settings {
             data: None,
             eval_data: None,
             preprocessor: None,
+            new_head: false,
             max_length: 128,
+            image_size: None,
             threads: None,
             device: None,
             dtype: None,

@@ -1,19 +1,20 @@
 //! From resolved settings to everything a run needs: the network, its weights, the data. The same for a new run and
 //! for one that is resumed.
+use super::arch;
 use super::device::Place;
 use super::globals::Context;
-use super::model::reading;
+use super::model::{preprocessor_at, reading};
 use super::project::missing;
 use super::settings::{self, Settings};
+use super::size::ImageSize;
 use crate::data::{self, Dataset, Preprocess, Spec, Task};
 use crate::fip::recipe::Method;
 use crate::models::config::{Config, RawConfig};
-use crate::models::folder::ModelFolder;
+use crate::models::folder::{self, ModelFolder};
 use crate::models::{Head, Network};
 use crate::params::Layout;
 use crate::params::atomic::Folder;
 use crate::{Error, Result};
-use serde_json::json;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,10 @@ pub struct Setup {
     pub layout: Layout,
     pub weights: Vec<f32>,
     pub train: Box<dyn Dataset>,
-    /// How images became numbers.
-    pub preprocess: Preprocess,
+    /// The `preprocessor_config.json` of what is written, where it is not the source's.
+    pub preprocessor: Option<RawConfig>,
+    /// What was drawn anew of a model's head, in words; empty where nothing was.
+    pub new_head: String,
     /// Held-out data and what it is called.
     pub held_out: Option<(Box<dyn Dataset>, String)>,
     /// SHA-256 of the model given, or the description of one from scratch.
@@ -48,18 +51,25 @@ impl Setup {
             Some(folder) => folder.head(None)?,
             None => source.config.head("--arch", None)?,
         };
+        let new_head = settings.new_head && source.folder.is_some();
         if found != Head::None {
             // A glob that matches nothing is known before data is read.
             settings.roles.resolve(&Network::new(source.config.clone(), found)?.params()?)?;
         }
         let training = settings.method == Method::Train;
-        let (train, held_out, preprocess) = load(&settings, &source, found)?;
+        // Labels for a new head are the data's.
+        let (train, held_out, preprocessor) = load(&settings, &source, if new_head { Head::None } else { found })?;
         let wanted = match train.task() {
             Task::Classification { labels } => Head::Classification { labels: labels.len() },
             Task::Regression => Head::Regression,
             Task::MaskedLm => Head::MaskedLm,
         };
-        let keeps = std::mem::discriminant(&found) == std::mem::discriminant(&wanted);
+        if new_head && wanted == Head::MaskedLm {
+            let what = "a masked language model has an output a word, not a head that could be another";
+            return Err(Error::usage("--new-head", what, "leave it out"));
+        }
+        let keeps = !new_head && std::mem::discriminant(&found) == std::mem::discriminant(&wanted);
+        refuse_other_scores(&settings, found, wanted)?;
         let (config, head, raw) = match (keeps, &source.folder) {
             (true, Some(_)) => (source.config, found, source.raw),
             // A path on unlabelled terms needs no targets that go with the head: `found` stays and the data's task
@@ -90,12 +100,67 @@ impl Setup {
         let layout = Layout::new(&params, &settings.roles.resolve(&params)?);
         let seed = settings.budget.seed;
         let (weights, fingerprint) = match &source.folder {
+            Some(folder) if new_head => (network.load_with_new_outputs(folder, &layout, seed)?, folder.fingerprint()?),
             Some(folder) => (network.load(folder, &layout, training.then_some(seed))?, folder.fingerprint()?),
-            None => (network.initial(&layout, seed), format!("from scratch: {:?}, seed {seed}", settings.arch)),
+            None => (network.initial(&layout, seed), format!("from scratch, seed {seed}")),
+        };
+        // Whatever changes the network besides its folder stands in the config.
+        let changed = source.folder.is_none() || new_head || settings.image_size.is_some();
+        let fingerprint = match changed {
+            true => format!("{fingerprint}, config {}", folder::fingerprint(&raw)),
+            false => fingerprint,
+        };
+        let new_head = match &source.folder {
+            Some(_) if new_head => told(&network, found, format!("drawn with seed {seed}")),
+            Some(_) if training && !keeps => {
+                told(&network, found, format!("what the model lacks of it drawn with seed {seed}"))
+            }
+            _ => String::new(),
         };
         let folder = source.folder;
-        Ok(Self { settings, place, folder, network, raw, layout, weights, train, preprocess, held_out, fingerprint })
+        Ok(Self {
+            settings,
+            place,
+            folder,
+            network,
+            raw,
+            layout,
+            weights,
+            train,
+            preprocessor,
+            new_head,
+            held_out,
+            fingerprint,
+        })
     }
+}
+
+/// A head that was drawn, in words.
+fn told(network: &Network, former: Head, drawn: String) -> String {
+    let words = |head: Head| match head {
+        Head::None => "none".to_string(),
+        Head::Classification { labels } => format!("{labels} classes"),
+        Head::Regression => "one score".to_string(),
+        Head::MaskedLm => "masked words".to_string(),
+    };
+    let layers = network.output_layers();
+    let layers = if layers.is_empty() { String::new() } else { format!(" ({})", layers.join(", ")) };
+    format!("{}{layers}, {drawn}; the model had {}", words(network.head), words(former))
+}
+
+/// Training classes on a head of scores, or scores on one of classes: both have the same name, so that the old one would
+/// be taken for the new one.
+fn refuse_other_scores(settings: &Settings, found: Head, wanted: Head) -> Result<()> {
+    let (has, wants) = match (found, wanted) {
+        (Head::Classification { .. }, Head::Regression) => ("classes", "one score"),
+        (Head::Regression, Head::Classification { .. }) => ("one score", "classes"),
+        _ => return Ok(()),
+    };
+    if settings.method != Method::Train || settings.new_head || settings.model.is_none() {
+        return Ok(());
+    }
+    let what = format!("wanted a head for {wants}, as the data has, got one for {has}");
+    Err(Error::usage("--model", what, "add --new-head to draw another one"))
 }
 
 /// What a run starts from: a folder, or a description of a network that is still to be made.
@@ -110,39 +175,31 @@ impl Source {
         match (&settings.model, &settings.arch) {
             (Some(model), _) => {
                 let folder = ModelFolder::open(model)?;
-                Ok(Self { config: folder.config.clone(), raw: folder.raw.clone(), folder: Some(folder) })
+                let (config, raw) = (folder.config.clone(), folder.raw.clone());
+                Self { config, raw, folder: Some(folder) }.at_size(model, settings.image_size)
             }
             (None, Some(arch)) => {
                 let file = Path::new(arch);
-                if file.is_file() {
+                let (config, raw) = if file.is_file() {
                     let text = fs::read(file).map_err(Error::io("read", file))?;
-                    let (config, raw) = Config::parse(&file.display().to_string(), &text)?;
-                    return Ok(Self { folder: None, config, raw });
-                }
-                let raw = describe(arch)?;
-                Ok(Self { folder: None, config: Config::from_raw("--arch", &raw)?, raw })
+                    Config::parse(arch, &text)?
+                } else {
+                    let raw = arch::describe(arch)?;
+                    (Config::from_raw("--arch", &raw)?, raw)
+                };
+                Self { folder: None, config, raw }.at_size(arch, settings.image_size)
             }
             (None, None) => Err(missing("--model", "a folder or a Hugging Face id")),
         }
     }
-}
 
-/// `lenet-300-100`, or `mlp:` and the widths from input to output.
-fn describe(arch: &str) -> Result<RawConfig> {
-    let wrong = || {
-        let hint = "write lenet-300-100, the widths from input to output as mlp:784,300,100,10, or a config.json";
-        Error::usage("--arch", format!("'{arch}' is not an architecture that is trained from scratch"), hint)
-    };
-    let widths =
-        if arch == "lenet-300-100" { "784,300,100,10" } else { arch.strip_prefix("mlp:").ok_or_else(wrong)? };
-    let sizes: Vec<usize> =
-        widths.split(',').map(|w| w.trim().parse()).collect::<Result<_, _>>().map_err(|_| wrong())?;
-    if sizes.len() < 2 {
-        return Err(wrong());
+    /// The same for images of another size.
+    fn at_size(mut self, place: &str, size: Option<ImageSize>) -> Result<Self> {
+        if let Some(size) = size {
+            (self.config, self.raw) = self.config.at_size(place, &self.raw, size.sides(), self.folder.is_some())?;
+        }
+        Ok(self)
     }
-    let layers: Vec<String> = (1..sizes.len()).map(|i| format!("fc{i}")).collect();
-    let raw = json!({ "model_type": "mlp", "sizes": sizes, "layers": layers, "hidden_act": "relu" });
-    raw.as_object().cloned().ok_or_else(wrong)
 }
 
 fn labels(task: &Task) -> &[String] {
@@ -156,21 +213,29 @@ type Data = Box<dyn Dataset>;
 /// Held-out data and what it is called.
 type HeldOut = Option<(Data, String)>;
 
-/// Training data and held-out data, as the settings name them.
-fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, HeldOut, Preprocess)> {
+/// Training data and held-out data, as the settings name them; and how images become numbers, where the model's folder
+/// does not say it.
+fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, HeldOut, Option<RawConfig>)> {
     let spec: Spec =
         settings.data.as_deref().ok_or_else(|| missing("--data", "a data spec, as glue/sst2:DIR"))?.parse()?;
     // A network from scratch takes its labels' names from the data.
     let head = source.folder.as_ref().map(|_| head);
     let mut how = reading(source.folder.as_ref(), &source.config, head, settings.max_length, settings.budget.seed)?;
-    match (&settings.preprocessor, &source.folder) {
-        (Some(path), None) => how.preprocess = Preprocess::read(path)?,
-        (Some(_), Some(_)) => {
-            let what = "a model has a preprocessor_config.json of its own";
-            return Err(Error::usage("--preprocessor", what, "leave it out, or change the file in the model's folder"));
+    let preprocessor = match &source.folder {
+        Some(folder) => {
+            let map = preprocessor_at(folder, settings.image_size)?;
+            if let Some(map) = &map {
+                how.preprocess = Preprocess::from_map(map, &folder.dir.display().to_string())?;
+            }
+            map
         }
-        (None, _) => {}
-    }
+        None => {
+            if let Some(path) = &settings.preprocessor {
+                how.preprocess = Preprocess::read(path)?;
+            }
+            Some(how.preprocess.to_map())
+        }
+    };
     let train = data::load(&spec, "train", &how)?;
     if let (None, Task::Classification { labels }) = (&how.labels, train.task()) {
         how.labels = Some(labels.clone());
@@ -184,7 +249,7 @@ fn load(settings: &Settings, source: &Source, head: Head) -> Result<(Data, HeldO
         None => None,
         Some(spec) => Some((data::load(&spec, "test", &how)?, spec.split.unwrap_or_else(|| "held-out".into()))),
     };
-    Ok((train, held_out, how.preprocess))
+    Ok((train, held_out, preprocessor))
 }
 
 /// The whole held-out split that goes with training data, as it is: of drawn digits and of folders, not of single files.
@@ -194,7 +259,7 @@ fn held_out_of(spec: &Spec) -> Result<Option<Spec>> {
     let alone = match spec.kind {
         data::Kind::Digits(_) => false,
         // A folder of classes without splits has none held out.
-        data::Kind::Images => !spec.path.join("train").is_dir(),
+        data::Kind::Images => !data::images::folders::has_splits(&spec.path),
         _ => !spec.path.is_dir(),
     };
     if alone {
@@ -237,12 +302,32 @@ mod tests {
         assert_eq!(of("text:.?limit=5&label=y&split=train").as_deref(), Some("text:.?label=y"));
     }
 
+    /// A run that is resumed must not go on with another network than it began with.
     #[test]
-    fn architectures_are_widths() {
-        assert_eq!(describe("lenet-300-100").unwrap()["sizes"], json!([784, 300, 100, 10]));
-        assert_eq!(describe("mlp:4, 2").unwrap()["layers"], json!(["fc1"]));
-        for arch in ["lenet-5", "mlp:", "mlp:4", "mlp:4,x"] {
-            assert_eq!(describe(arch).unwrap_err().exit_code(), 2, "{arch}");
-        }
+    fn a_network_from_scratch_is_known_by_its_whole_config() {
+        use crate::cli::output::Output;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("net.json");
+        let context = Context {
+            output: Output::new(false, true),
+            seed: None,
+            file: None,
+            threads: None,
+            device: Some(crate::cli::device::Which::Cpu),
+            dtype: None,
+        };
+        let print = |act: &str, seed: u64| {
+            let text = format!(
+                r#"{{"model_type": "mlp", "sizes": [784, 9, 10], "layers": ["a", "b"], "hidden_act": "{act}"}}"#
+            );
+            fs::write(&file, text).unwrap();
+            let mut settings = Settings { arch: Some(file.display().to_string()), ..Settings::default() };
+            (settings.method, settings.data, settings.budget.seed) = (Method::Train, Some("digits:20".into()), seed);
+            Setup::new(settings, &context).unwrap().fingerprint
+        };
+        let first = print("relu", 3);
+        assert_eq!(first, print("relu", 3));
+        assert_ne!(first, print("tanh", 3));
+        assert_ne!(first, print("relu", 4));
     }
 }

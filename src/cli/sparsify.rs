@@ -59,12 +59,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<()> {
-    let settings = resolve(&args, context)?;
+    let mut settings = resolve(&args, context)?;
+    args.data.apply(&mut settings);
     if args.dry_run {
         return dry_run(&settings, context);
     }
-    let mut settings = settings;
-    args.data.apply(&mut settings);
     require_sparsity(&settings, args.path.sparsity, context)?;
     settings.check(args.path.sparsity.is_some())?;
     let folder = setup::claim(args.out.out.as_deref(), args.out.overwrite)?;
@@ -81,10 +80,12 @@ fn resolve(args: &Args, context: &Context) -> Result<Settings> {
         .clone()
         .or(of_file.model.clone())
         .ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
-    let source = Source::open(&Settings { model: Some(model.clone()), ..of_file })?;
+    let image_size = args.data.image_size.or(of_file.image_size);
+    let source = Source::open(&Settings { model: Some(model.clone()), image_size, ..of_file })?;
     let mut settings =
         Settings::resolve(context, Some(&source.config), args.path.method, args.path.preset, args.budget.batch)?;
-    (settings.model, settings.arch) = (Some(model), None);
+    // What a configuration says of a network from scratch, or of a head, was for the run that made the model.
+    (settings.model, settings.arch, settings.preprocessor, settings.new_head) = (Some(model), None, None, false);
     let chosen =
         context.file.as_ref().is_some_and(|(_, t)| t.get("objective").is_some_and(|o| o.get("odist").is_some()));
     let head = source.folder.as_ref().map(|f| f.head(None)).transpose()?;
@@ -108,7 +109,7 @@ fn resolve(args: &Args, context: &Context) -> Result<Settings> {
 
 /// What would be pruned, trained and left alone.
 fn dry_run(settings: &Settings, context: &Context) -> Result<()> {
-    let model = Model::open(settings.model.as_deref().unwrap_or_default())?;
+    let model = Model::open_at(settings.model.as_deref().unwrap_or_default(), settings.image_size)?;
     let layout = model.layout(&settings.roles)?;
     let role = |role: Role| match role {
         Role::Prunable => "prunable",

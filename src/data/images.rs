@@ -117,7 +117,7 @@ impl Images {
                 return Err(Error::data(
                     format!("{label_file}: item {item}"),
                     format!("label {} is not one of 0..={}", labels.bytes[item], names.len() - 1),
-                    "use a model with that many outputs",
+                    labels::NEW_HEAD,
                 ));
             }
         }
@@ -138,7 +138,7 @@ impl Images {
         let outputs = how.labels.as_ref().map_or(digits::CLASSES, Vec::len);
         if outputs < digits::CLASSES {
             let what = format!("there are ten digits, the model has {outputs} outputs");
-            return Err(Error::data(spec.place(), what, "use a model with ten outputs"));
+            return Err(Error::data(spec.place(), what, labels::NEW_HEAD));
         }
         let count = count.min(spec.limit.unwrap_or(count));
         let bytes = count.checked_mul(digits::AREA).filter(|&bytes| bytes <= isize::MAX as usize >> 8);
@@ -188,21 +188,33 @@ impl Images {
         // Drawn digits and the like are grey, and stay so unless the network wants colours; files become what the
         // network takes, as `do_convert_rgb` has it.
         let channels = match (how.form, content) {
-            (Form::Planes { channels }, Content::Pixels(picture)) if picture.channels == 3 && channels == 1 => 3,
-            (Form::Planes { channels }, _) => channels,
+            (Form::Planes { channels: 1 }, Content::Pixels(picture)) if picture.channels == 3 => {
+                return Err(Error::data(
+                    format!("{}: {at}", spec.place()),
+                    "wanted images of 1 channel (grey), as the network takes them, got 3 (red, green, blue)",
+                    "use a network whose config.json says \"num_channels\": 3, or grey images",
+                ));
+            }
+            (Form::Planes { channels: channels @ (1 | 3) }, _) => channels,
+            (Form::Planes { channels }, _) => {
+                return Err(Error::data(
+                    spec.place(),
+                    format!(
+                        "wanted images of {channels} channels, as the network takes them, got 1 or 3: images have no others"
+                    ),
+                    "use a network whose config.json says \"num_channels\": 1 or 3",
+                ));
+            }
             (Form::Flat, Content::Pixels(picture)) => picture.channels,
             (Form::Flat, _) if preprocess.mean.len() == 1 => 1,
             (Form::Flat, _) => 3,
         };
-        if let Form::Planes { channels: wanted } = how.form
-            && (wanted != channels || ![1, 3].contains(&wanted))
-        {
-            let what = format!("the images have {channels} channels, the network takes {wanted}");
-            return Err(Error::data(spec.place(), what, "use a network made for such images"));
-        }
         let shades = preprocess.shades(channels, &spec.place())?;
         let first = fitted(at, content, channels, &preprocess)?;
         let (height, width) = first.size();
+        if let Some(Err(what)) = spec.augment.as_ref().map(|augment| augment.fits((height, width))) {
+            return Err(Error::usage(spec.place(), what, "choose a smaller crop, or larger images"));
+        }
         let axes = match how.form {
             Form::Flat => vec![first.bytes.len()],
             Form::Planes { .. } => vec![channels, height, width],
@@ -240,7 +252,7 @@ impl Images {
             return Err(Error::data(
                 at.to_string(),
                 format!("wanted an image of {}x{} as the first one is, got {h}x{w}", self.height, self.width),
-                "set do_resize and size in the model's preprocessor_config.json",
+                "set do_resize and size in the model's preprocessor_config.json, or in the file given as --preprocessor",
             ));
         }
         Ok(picture)

@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::table::Place;
 use crate::{Error, Result};
 
+/// What to do where a model's outputs are not the data's classes.
+pub(super) const NEW_HEAD: &str =
+    "use a model with an output a class, or give it a new head with `fipk train --new-head`";
+
 /// Most classes a column of whole numbers may imply by itself.
 const MOST_CLASSES: usize = 1 << 16;
 
@@ -73,7 +77,7 @@ pub fn classes(
                 format!("label `{}` is not one of {}", cell.trim(), allowed.join(" or ")),
                 match number(cell) {
                     Some(-1) => "-1 marks labels that were kept back, as in GLUE's test split; choose ?split=dev",
-                    _ => "correct it, name the classes with ?labels=a,b,.. on a text: spec, or use a model with that many",
+                    _ => "correct it, name the classes with ?labels=a,b,.. on a text: spec, or use a model with that many, or `fipk train --new-head`",
                 },
             )
         })
@@ -94,7 +98,9 @@ fn match_names(known: &[String], model: Option<&[String]>, place: &str) -> Resul
                 return Err(Error::data(
                     place,
                     format!("the data's classes are {}, the model's {}", known.join(", "), shortened(model.join(", "))),
-                    "set id2label and num_labels in the model's config.json to the data's names, in the model's order",
+                    format!(
+                        "set id2label in the model's config.json to the data's names, in the model's order; or {NEW_HEAD}"
+                    ),
                 ));
             };
             (model, by_number)
@@ -170,7 +176,7 @@ pub(super) fn outputs(
         }
         Some(model) => {
             let what = format!("the data has {} classes, the model {} outputs", chosen.len(), model.len());
-            return Err(Error::data(place, what, "use a model with an output a class"));
+            return Err(Error::data(place, what, NEW_HEAD));
         }
         None if model.is_none() => {
             let at = (0..chosen.len() as i32).collect();

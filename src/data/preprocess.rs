@@ -10,6 +10,11 @@ use super::images::picture::Picture;
 use super::images::resize::{Filter, resize};
 use crate::{Error, Result};
 
+mod size;
+
+/// What the file is called in a model's folder.
+pub const FILE: &str = "preprocessor_config.json";
+
 /// (height, width) in pixels.
 pub type Size = (usize, usize);
 
@@ -41,7 +46,7 @@ impl Default for Preprocess {
 impl Preprocess {
     /// Reads `preprocessor_config.json` of a model folder; the default where there is none.
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("preprocessor_config.json");
+        let path = folder.join(FILE);
         if path.is_file() { Self::read(&path) } else { Ok(Self::default()) }
     }
 
@@ -50,11 +55,7 @@ impl Preprocess {
     /// # Errors
     /// [`Error::Io`]; [`Error::Model`] as [`Preprocess::from_map`].
     pub fn read(path: &Path) -> Result<Self> {
-        let place = path.display().to_string();
-        let map = serde_json::from_str(&files::read_text(path)?).map_err(|cause| {
-            Error::model(place.clone(), format!("wanted a JSON object: {cause}"), "correct the file")
-        })?;
-        Self::from_map(&map, &place)
+        Self::from_map(&read_map(path)?, &path.display().to_string())
     }
 
     /// From the keys `do_resize size resample crop_pct do_center_crop crop_size do_rescale rescale_factor do_normalize
@@ -74,13 +75,13 @@ impl Preprocess {
             Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false")),
         };
         let finite = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
-        let numbers = |key: &str| match map.get(key) {
+        let numbers = |key: &str| match given(key) {
             Some(Value::Array(all)) if !all.is_empty() => {
                 all.iter().map(finite).collect::<Option<Vec<f32>>>().ok_or_else(|| wrong(key, "finite numbers"))
             }
             _ => Err(wrong(key, "a list of numbers, one a channel")),
         };
-        let rescale = match map.get("rescale_factor") {
+        let rescale = match given("rescale_factor") {
             _ if !flag("do_rescale", true)? => 1.0,
             None => 1.0 / 255.0,
             Some(value) => {
@@ -88,7 +89,7 @@ impl Preprocess {
             }
         };
         let (mut mean, mut std) = (Vec::new(), Vec::new());
-        if flag("do_normalize", map.contains_key("image_mean"))? {
+        if flag("do_normalize", given("image_mean").is_some())? {
             (mean, std) = (numbers("image_mean")?, numbers("image_std")?);
             if mean.len() != std.len() || std.iter().any(|&s| s <= 0.0) {
                 return Err(wrong("image_std", "as many numbers above 0 as image_mean has"));
@@ -103,7 +104,11 @@ impl Preprocess {
             });
         }
         if flag("do_resize", given("size").is_some())? {
-            let size = given("size").and_then(target);
+            let convnext = convnext(map);
+            let size = match given("size") {
+                Some(side @ Value::Number(_)) if convnext => whole(side).map(Target::Shortest),
+                size => size.and_then(target),
+            };
             let size = size.ok_or_else(|| wrong("size", "a height and a width, or shortest_edge"))?;
             let filter = match given("resample") {
                 None => Filter::Bilinear,
@@ -113,10 +118,7 @@ impl Preprocess {
                     .ok_or_else(|| wrong("resample", "a filter from 0 to 5"))?,
             };
             resize = Some((size, filter));
-            let kind = given("image_processor_type").or(given("feature_extractor_type")).and_then(Value::as_str);
-            if let (Target::Shortest(side), true) =
-                (size, kind.unwrap_or_default().contains("ConvNext") || given("crop_pct").is_some())
-            {
+            if let (Target::Shortest(side), true) = (size, convnext) {
                 let share = match given("crop_pct") {
                     None => CONVNEXT_SHARE,
                     Some(value) => value
@@ -141,6 +143,7 @@ impl Preprocess {
         let sides = |(height, width): Size| json!({ "height": height, "width": width });
         let mut map = Map::new();
         let mut set = |key: &str, value: Value| drop(map.insert(key.into(), value));
+        set("image_processor_type", self.processor().into());
         set("do_resize", self.resize.is_some().into());
         if let Some((target, filter)) = self.resize {
             set(
@@ -164,6 +167,16 @@ impl Preprocess {
             set("image_std", self.std.iter().map(real).collect());
         }
         map
+    }
+
+    /// A class of `transformers` that does what this does: ViT's resizes to a height and a width, DeiT's cuts out the
+    /// middle as well, BiT's resizes by the shorter side.
+    fn processor(&self) -> &'static str {
+        match (self.resize, self.crop) {
+            (Some((Target::Shortest(_), _)), _) => "BitImageProcessor",
+            (_, Some(_)) => "DeiTImageProcessor",
+            (_, None) => "ViTImageProcessor",
+        }
     }
 
     /// The picture in the size the network sees.
@@ -194,10 +207,11 @@ impl Preprocess {
             return Err(Error::data(
                 place,
                 format!(
-                    "the images have {channels} channels, the model's preprocessor_config.json {}",
+                    "wanted a mean and a deviation for each of the images' {channels} channel{}, got image_mean and image_std of {}",
+                    if channels == 1 { "" } else { "s" },
                     self.mean.len()
                 ),
-                "use a model made for such images",
+                "use a model made for such images, or a file with a number a channel, as `fipk data --json` makes it",
             ));
         }
         let shade = |channel: usize, byte: usize| {
@@ -209,6 +223,12 @@ impl Preprocess {
         };
         Ok((0..channels).map(|channel| std::array::from_fn(|byte| shade(channel, byte))).collect())
     }
+}
+
+fn read_map(path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_str(&files::read_text(path)?).map_err(|cause| {
+        Error::model(path.display().to_string(), format!("wanted a JSON object: {cause}"), "correct the file")
+    })
 }
 
 /// What ConvNeXT and ResNet processors take where the file names no `crop_pct`: 224 / 256.
@@ -231,11 +251,22 @@ impl Target {
     }
 }
 
-/// `{"height": h, "width": w}`, `{"shortest_edge": s}`, or a number for both sides.
+/// Whether a file is for ConvNeXT's processor, which ResNets have as well: a size is that of the shorter side before the
+/// cut, `crop_pct` how much of it the cut leaves.
+fn convnext(map: &Map<String, Value>) -> bool {
+    let kind = |key: &str| map.get(key).and_then(Value::as_str).is_some_and(|kind| kind.contains("ConvNext"));
+    kind("image_processor_type") || kind("feature_extractor_type") || map.get("crop_pct").is_some_and(|v| !v.is_null())
+}
+
+/// Pixels of a side.
+fn whole(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|n| (1..=MOST_SIDE).contains(n)).map(|n| n as usize)
+}
+
+/// `{"height": h, "width": w}`, `{"shortest_edge": s}`, or a number for both sides. A null is no key.
 fn target(size: &Value) -> Option<Target> {
-    let whole = |value: &Value| value.as_u64().filter(|n| (1..=MOST_SIDE).contains(n)).map(|n| n as usize);
     match size {
-        Value::Object(map) => match map.get("shortest_edge") {
+        Value::Object(map) => match map.get("shortest_edge").filter(|side| !side.is_null()) {
             Some(side) => whole(side).map(Target::Shortest),
             None => Some(Target::Exact((whole(map.get("height")?)?, whole(map.get("width")?)?))),
         },
@@ -285,12 +316,41 @@ mod tests {
         for preprocess in [vit, deit, resnet, large, Preprocess::default()] {
             assert_eq!(Preprocess::from_map(&preprocess.to_map(), "f").unwrap(), preprocess);
         }
+        // An older file of a ResNet: the number is that of the shorter side.
+        let bare =
+            r#"{"size": 224, "crop_pct": 0.875, "resample": 3, "feature_extractor_type": "ConvNextFeatureExtractor"}"#;
+        let bare = read(bare).unwrap();
+        assert_eq!((bare.resize, bare.crop), (Some((Target::Shortest(256), Filter::Bicubic)), Some((224, 224))));
+        let bare = read(r#"{"size": 64, "image_processor_type": "ConvNextImageProcessor"}"#).unwrap();
+        assert_eq!((bare.resize.unwrap().0, bare.crop), (Target::Shortest(73), Some((64, 64))));
         let clip = read(r#"{"size": {"shortest_edge": 4}, "do_center_crop": true, "crop_size": 4}"#).unwrap();
         let wide = Picture { channels: 1, height: 8, width: 21, bytes: vec![9; 168] };
         assert_eq!(clip.resize.unwrap().0.of(wide.size()), (4, 10));
         let thin = Picture { channels: 1, height: 1, width: 1 << 26, bytes: vec![0; 1 << 26] };
         assert!(clip.fit(thin, &"f").unwrap_err().to_string().contains("too many pixels"));
         assert_eq!(clip.fit(wide, &"f").unwrap(), Picture { channels: 1, height: 4, width: 4, bytes: vec![9; 16] });
+    }
+
+    #[test]
+    fn a_null_is_a_key_that_is_not_there() {
+        let keys = ["do_resize", "size", "resample", "crop_pct", "do_center_crop", "crop_size", "do_rescale"];
+        let more = ["rescale_factor", "do_normalize", "image_mean", "image_std", "image_processor_type"];
+        let nulls: Map<String, Value> = keys.iter().chain(&more).map(|key| (key.to_string(), Value::Null)).collect();
+        assert_eq!(Preprocess::from_map(&nulls, "f").unwrap(), Preprocess::default());
+        let sides = r#"{"size": {"height": 8, "width": 9, "shortest_edge": null, "longest_edge": null}}"#;
+        assert_eq!(read(sides).unwrap().resize.unwrap().0, Target::Exact((8, 9)));
+        let error = read(r#"{"do_normalize": true, "image_mean": null}"#).unwrap_err().to_string();
+        assert!(error.contains("`image_mean` wants a list of numbers, one a channel, got null"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_names_a_processor_that_does_the_same() {
+        let kind = |json: &str| read(json).unwrap().to_map()["image_processor_type"].clone();
+        assert_eq!(kind("{}"), "ViTImageProcessor");
+        assert_eq!(kind(r#"{"size": 9}"#), "ViTImageProcessor");
+        assert_eq!(kind(r#"{"size": 9, "crop_size": 8}"#), "DeiTImageProcessor");
+        // ConvNeXT's would take the 256 that were resized to for the 224 that are left.
+        assert_eq!(kind(r#"{"size": {"shortest_edge": 224}, "crop_pct": 0.875}"#), "BitImageProcessor");
     }
 
     #[test]
@@ -313,6 +373,12 @@ mod tests {
             assert!(error.contains(&format!("p.json: `{key}` wants")), "{json}: {error}");
         }
         let three = Preprocess { mean: vec![0.5; 3], std: vec![0.5; 3], ..Preprocess::default() };
-        assert!(three.shades(1, "f").unwrap_err().to_string().contains("1 channels"));
+        assert!(
+            three
+                .shades(1, "f")
+                .unwrap_err()
+                .to_string()
+                .contains("the images' 1 channel, got image_mean and image_std of 3")
+        );
     }
 }

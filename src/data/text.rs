@@ -70,7 +70,7 @@ fn targets(spec: &Spec, glue: Option<GlueTask>, rows: &[Row], how: &Reading) -> 
         Error::data(
             spec.place(),
             format!("{what}, the model has {got} outputs"),
-            "use a model trained for this task, or train a new head",
+            "use a model trained for this task, or give it a new head with `fipk train --new-head`",
         )
     };
     let named = match glue {

@@ -125,7 +125,9 @@ impl Runner {
         let running = self.objective.batch_norm == BatchNorms::Running && statistics::any(self.engine.layout());
         let cut = if running { batch.unpadded() } else { Cow::Borrowed(batch) };
         let teacher = teacher.map(|mut logits| {
-            logits.truncate(logits.len() / batch.rows.max(1) * cut.rows);
+            if cut.rows < batch.rows {
+                logits.truncate(logits.len() / batch.rows * cut.rows);
+            }
             logits
         });
         let (program, statistics) = self.reverse(shape(&cut))?;
@@ -181,13 +183,19 @@ impl Runner {
         if fits {
             return Ok(());
         }
-        let what =
-            format!("images are {:?}, and the network takes {:?}", &input.shape[1..], &wanted[1.min(wanted.len())..]);
-        Err(Error::data(
-            "pixel_values",
-            what,
-            "resize or crop them by the model's preprocessor_config.json, or choose other data",
-        ))
+        let dimensions = |shape: &[usize]| match shape {
+            [_, channels, height, width] => format!("{channels} channels of {height} x {width} pixels"),
+            [_, pixels] => format!("{pixels} pixels in a row"),
+            other => format!("{other:?}"),
+        };
+        let (wanted_words, got) = (dimensions(&wanted), dimensions(&input.shape));
+        let hint = match (&wanted[..], &input.shape[..]) {
+            (&[_, channels, _, _], &[_, found, _, _]) if channels != found => {
+                "choose images, or a network (num_channels in its config.json), of as many channels"
+            }
+            _ => "resize or crop them by the model's preprocessor_config.json, or choose other data",
+        };
+        Err(Error::data("pixel_values", format!("wanted images of {wanted_words}, got {got}"), hint))
     }
 
     /// The objective's gradient for batches of one shape.

@@ -129,6 +129,11 @@ impl ModelFolder {
     }
 }
 
+/// SHA-256, in hexadecimal, of a `config.json` that stands in no folder yet.
+pub fn fingerprint(raw: &RawConfig) -> String {
+    format!("{:x}", Sha256::digest(serde_json::Value::Object(raw.clone()).to_string()))
+}
+
 /// Writes a model that comes from no folder, as [`ModelFolder::write`] does.
 pub fn write_new(out: &Folder, tensors: &[(&str, View)], raw: &RawConfig, batches: u64) -> Result<()> {
     write(out, None, tensors, raw, Precision::F32, batches)
@@ -206,6 +211,8 @@ fn counts(
 /// Under which names tensors are written.
 struct Names {
     prefix: &'static str,
+    /// What the base's names begin with, without the prefix.
+    modules: &'static [&'static str],
     /// The source's tensors lack the prefix..
     base_source: bool,
     /// ..and so do those written, since the class stays a base class.
@@ -224,6 +231,7 @@ impl Names {
             && !config.task().architectures.iter().any(|class| class == "BertForMaskedLM");
         Self {
             prefix,
+            modules: config.base_modules(),
             base_source,
             base_output: base_source && same_task,
             drop_head: !prefix.is_empty() && !same_task,
@@ -237,9 +245,7 @@ impl Names {
     }
 
     fn carried(&self, name: &str) -> Option<String> {
-        let of_base = ["embeddings.", "encoder.", "pooler.", "transformer.", "layernorm."]
-            .iter()
-            .any(|part| name.starts_with(part));
+        let of_base = self.modules.iter().any(|module| name.starts_with(module));
         let name = match self.base_source && !self.base_output && of_base {
             true => format!("{}{name}", self.prefix),
             false => name.to_string(),

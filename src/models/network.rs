@@ -5,7 +5,6 @@ use super::head::Head;
 use super::sample::{Pixels, Sample};
 use super::{bert, distilbert, mlp, resnet, vgg, vit};
 use crate::graph::{Graph, Kind, Param, Scope, Value, build};
-use crate::ops::Interpolate;
 use crate::params::{Layout, Span};
 use crate::rng::Rng;
 use crate::tensor::View;
@@ -119,11 +118,47 @@ impl Network {
     /// # Errors
     /// [`Error::Model`] for a missing tensor, a wrong shape, or a number that is not finite.
     pub fn load(&self, folder: &ModelFolder, layout: &Layout, fresh: Option<u64>) -> Result<Vec<f32>> {
+        self.fill(folder, layout, fresh, &[])
+    }
+
+    /// As [`Network::load`], with the layers that give the outputs drawn anew whatever the folder has for them.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub fn load_with_new_outputs(&self, folder: &ModelFolder, layout: &Layout, seed: u64) -> Result<Vec<f32>> {
+        self.fill(folder, layout, Some(seed), &self.output_layers())
+    }
+
+    /// The names of the linear maps that give the outputs: all whose size depends on the number of labels.
+    pub fn output_layers(&self) -> Vec<&str> {
+        match &self.config {
+            _ if self.head == Head::MaskedLm => vec![],
+            Config::Bert(_) | Config::DistilBert(_) => vec!["classifier"],
+            Config::Vit(cfg) if cfg.with_teacher() => vec!["cls_classifier", "distillation_classifier"],
+            Config::Vit(_) => vec!["classifier"],
+            Config::ResNet(_) => vec!["classifier.1"],
+            Config::ResNetCifar(_) => vec!["linear"],
+            Config::Vgg(cfg) => cfg.classifier.last().map(String::as_str).into_iter().collect(),
+            Config::LeNet5(_) => vec!["fc3"],
+            Config::Mlp(cfg) => cfg.layers.last().map(String::as_str).into_iter().collect(),
+        }
+    }
+
+    /// The weights of `folder`; those of the layers `anew`, and with a seed those of the head that it lacks, are drawn.
+    fn fill(&self, folder: &ModelFolder, layout: &Layout, fresh: Option<u64>, anew: &[&str]) -> Result<Vec<f32>> {
         let mut weights = vec![0.0; layout.len()];
+        let is_anew = |span: &Span| {
+            let layer = span.name.strip_suffix(".weight").or(span.name.strip_suffix(".bias"));
+            layer.is_some_and(|layer| anew.contains(&layer))
+        };
         for (nth, span) in layout.spans().iter().enumerate() {
             let out = &mut weights[span.range()];
-            match (folder.resolve(&span.name), fresh) {
+            let stored = if is_anew(span) { None } else { folder.resolve(&span.name) };
+            match (stored, fresh) {
                 (Some(source), _) => self.read(folder, &source, span, out)?,
+                (None, Some(seed)) if is_anew(span) => {
+                    self.draw(layout, span, &mut Rng::new(seed, INITIAL + nth as u64), out)
+                }
                 (None, Some(seed)) if self.in_head(span) => {
                     self.draw(layout, span, &mut Rng::new(seed, INITIAL + nth as u64), out)
                 }
@@ -144,16 +179,15 @@ impl Network {
     fn read(&self, folder: &ModelFolder, source: &str, span: &Span, out: &mut [f32]) -> Result<()> {
         let stored = folder.weights.info(source).map(|info| info.shape.clone()).unwrap_or_default();
         let positions = span.name.ends_with("embeddings.position_embeddings");
-        let (&[1, count, width], Config::Vit(cfg)) = (&stored[..], &self.config) else {
+        let (true, &[1, count, width], Config::Vit(cfg)) = (positions, &stored[..], &self.config) else {
             return folder.weights.read(source, &span.shape, out);
         };
-        let own = count == cfg.positions() || width != cfg.hidden_size;
-        let Some((special, side)) = vit::square(cfg, count).filter(|_| positions && !own) else {
-            return folder.weights.read(source, &span.shape, out);
-        };
+        let to = cfg.grid(cfg.image_size);
+        let from = vit::stored_grid(&folder.config, count).filter(|from| *from != to && width == cfg.hidden_size);
+        let Some(from) = from else { return folder.weights.read(source, &span.shape, out) };
         let mut table = vec![0.0; count * width];
         folder.weights.read(source, &stored, &mut table)?;
-        Interpolate { special, from: (side, side), to: cfg.grid(cfg.image_size) }.table(&table, width, out);
+        vit::interpolation(cfg, from, to).table(&table, width, out);
         Ok(())
     }
 

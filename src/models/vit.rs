@@ -5,7 +5,7 @@
 //! Patch embedding weights are a convolution of the body and prunable by default. Class and distillation tokens and
 //! positions are, like BERT's embeddings, numbers that are added and never multiplied with an activation: a zero among
 //! them saves no work, so they are trained but not pruned.
-use super::config::{VitConfig, VitFamily};
+use super::config::{Config, VitConfig, VitFamily};
 use super::head::Head;
 use super::sample::Sample;
 use crate::graph::{Kind, Scope, Value};
@@ -47,21 +47,26 @@ fn embeddings(s: &Scope, cfg: &VitConfig, pixels: Value, size: (usize, usize)) -
     let x = s.prepend(&tokens, patches);
     let table = match size == cfg.image_size {
         true => table,
-        false => s.interpolate(interpolation(cfg, size), table),
+        false => s.interpolate(interpolation(cfg, cfg.grid(cfg.image_size), cfg.grid(size)), table),
     };
     s.add_positions_of(x, table)
 }
 
-/// How the positions of `cfg` become those of images of another size.
-pub fn interpolation(cfg: &VitConfig, size: (usize, usize)) -> Interpolate {
-    Interpolate { special: cfg.special_tokens(), from: cfg.grid(cfg.image_size), to: cfg.grid(size) }
+/// How positions for a grid of (rows, columns) of patches become those for another.
+pub(super) fn interpolation(cfg: &VitConfig, from: (usize, usize), to: (usize, usize)) -> Interpolate {
+    Interpolate { special: cfg.special_tokens(), from, to }
 }
 
-/// (special tokens, side of the grid) of a table of `count` positions, if its grid is square.
-pub fn square(cfg: &VitConfig, count: usize) -> Option<(usize, usize)> {
-    let special = cfg.special_tokens();
-    let side = count.checked_sub(special)?.isqrt();
-    (side > 0 && special + side * side == count).then_some((special, side))
+/// (rows, columns) of the grid that a stored table of `count` positions is for: that of the config beside it, else a
+/// square.
+pub(super) fn stored_grid(beside: &Config, count: usize) -> Option<(usize, usize)> {
+    let Config::Vit(cfg) = beside else { return None };
+    if cfg.positions() == count {
+        return Some(cfg.grid(cfg.image_size));
+    }
+    let patches = count.checked_sub(cfg.special_tokens())?;
+    let side = patches.isqrt();
+    (side > 0 && side * side == patches).then_some((side, side))
 }
 
 fn layer(s: &Scope, cfg: &VitConfig, x: Value) -> Value {

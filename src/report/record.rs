@@ -52,6 +52,12 @@ pub struct Start {
     /// Over the prunable weights, in 0..1; none where nothing is pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_sparsity: Option<f64>,
+    /// What of the model's head was drawn anew, if anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub head: String,
+    /// Pixels of the images, where it is not the model's own size.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image_size: String,
 }
 
 /// One optimizer step. What a method has no notion of (a distance in supervised training, say) is none.

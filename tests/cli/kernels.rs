@@ -26,6 +26,18 @@ fn bench_kernels_times_the_host_against_its_yardsticks() {
 
     let table = done(&[&args[..], &["--filter", "layer_norm_*"]].concat()).stdout;
     assert!(table.contains("layer_norm_vjp") && table.contains("% copy") && !table.contains("linear_vjp"), "{table}");
+    let shape = ["bench", "kernels", "--device", "cpu", "--shape", "tiny-convolutions", "--parameters", "0"];
+    let result: Value =
+        serde_json::from_str(&done(&[&shape[..], &["--seconds", "0.001", "--json"]].concat()).stdout).unwrap();
+    let of = |name: &str| result["rows"].as_array().unwrap().iter().find(|r| r["name"] == name).cloned();
+    for name in ["conv2d_vjp", "batch_norm_jvp", "channel_variance_forward", "average_pool_vjp"] {
+        assert!(of(name).is_some_and(|row| number(&row["us"]) > 0.0), "{name} is not in {result}");
+    }
+    // 2 x 4 x 8 x 8 outputs of 27 products each.
+    let row = of("conv2d_forward").unwrap();
+    assert_eq!(row["shape"], "tiny 2x3x8x8: 2x3x8x8 4x3x3x3");
+    let flops = number(&row["tflop_s"]) * number(&row["us"]) * 1e6;
+    assert!((flops - 2.0 * 512.0 * 27.0).abs() <= 1e-6 * flops, "{row}");
     fails(&["bench", "kernels", "--device", "cpu", "--filter", "[", "--shape", "tiny"], 2, &["--filter"]);
     fails(&["bench", "kernels", "--device", "cpu", "--seconds", "0"], 2, &["--seconds"]);
 }

@@ -182,6 +182,32 @@ fn projection_zeroes_exactly_the_smallest() {
     assert!(after["fc1.weight"].1.chunks(4).all(|c| c.iter().filter(|x| **x == 0.0).count() == 2));
 }
 
+/// A row of a convolution is a filter: each loses as many weights, its own smallest.
+#[test]
+fn the_scope_of_rows_takes_the_smallest_of_every_filter() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in ["resnet_bottleneck", "vgg", "lenet5"] {
+        let (model, out) = (goldens().join(case), dir.path().join(case));
+        let before = tensors(&model.join("model.safetensors"));
+        done(&["project", "--model", text(&model), "--scope", "row", "--sparsity", "0.7", "--out", text(&out)]);
+        let after = tensors(&out.join("model.safetensors"));
+        let mut filters = 0;
+        for (name, (shape, values)) in before.iter().filter(|(_, (shape, _))| shape.len() == 4) {
+            let each = shape[1..].iter().product::<usize>();
+            let k = (0.7 * each as f64).round() as usize;
+            for (nth, (filter, left)) in values.chunks(each).zip(after[name].1.chunks(each)).enumerate() {
+                let mut order: Vec<usize> = (0..each).collect();
+                order.sort_by(|&a, &b| filter[a].abs().total_cmp(&filter[b].abs())); // stable: ties by index
+                let mut want = filter.to_vec();
+                order[..k].iter().for_each(|&i| want[i] = 0.0);
+                assert_eq!(left, want, "{case}: filter {nth} of {name}");
+                filters += 1;
+            }
+        }
+        assert!(filters > 10, "{case}: {filters}");
+    }
+}
+
 #[test]
 fn a_dry_run_lists_roles_and_trains_nothing() {
     let model = goldens().join("bert_classify_gelu");

@@ -62,6 +62,8 @@ pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f64>)> {
     let values = |t: &safetensors::tensor::TensorView| match t.dtype() {
         safetensors::Dtype::F32 => t.data().as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
         safetensors::Dtype::F64 => t.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        // Batches that norms have counted.
+        safetensors::Dtype::I64 => t.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
         other => panic!("{other}"),
     };
     file.tensors().iter().map(|(name, t)| (name.clone(), (t.shape().to_vec(), values(t)))).collect()

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 mod fuzz;
 mod pictures;
+mod processors;
 mod real;
 mod written;
 

@@ -205,7 +205,85 @@ fn binary_cifar_is_read_with_and_without_gzip() {
     let nine = Reading { labels: Some(data::labels::unnamed(9)), ..planes() };
     fails(&spec, "test", &nine, &["100 classes", "9 outputs"]);
     let one = Reading { form: Form::Planes { channels: 1 }, ..Reading::default() };
-    fails(&spec, "test", &one, &["have 3 channels, the network takes 1"]);
+    let says = ["test.bin: row 1", "wanted images of 1 channel (grey)", "got 3 (red, green, blue)", "num_channels"];
+    fails(&spec, "test", &one, &says);
+    let four = Reading { form: Form::Planes { channels: 4 }, ..Reading::default() };
+    fails(&spec, "test", &four, &["wanted images of 4 channels", "got 1 or 3", "num_channels"]);
+    let grey = Preprocess { mean: vec![0.5], std: vec![0.5], ..Preprocess::default() };
+    let grey = Reading { preprocess: grey, ..planes() };
+    fails(&spec, "test", &grey, &["the images' 3 channels, got image_mean and image_std of 1", "fipk data --json"]);
+}
+
+#[test]
+fn a_crop_leaves_a_part_of_the_image() {
+    let how = Reading { form: Form::Planes { channels: 1 }, ..Reading::default() };
+    assert!(load("digits:3?augment=flip,crop:27", "train", &how).is_ok());
+    let error = fails("digits:3?augment=flip,crop:28", "train", &how, &["augment=crop:28", "28x28", "at most crop:27"]);
+    assert_eq!(error.exit_code(), 2);
+    // By the size that the network sees.
+    let size: Preprocess =
+        Preprocess::from_map(&serde_json::from_str(r#"{"size": {"height": 9, "width": 5}}"#).unwrap(), "f").unwrap();
+    let how = Reading { preprocess: size, ..how };
+    assert!(load("digits:3?augment=crop:4", "train", &how).is_ok());
+    fails("digits:3?augment=crop:5", "train", &how, &["9x5", "at most crop:4"]);
+}
+
+#[test]
+fn folders_of_splits_are_no_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_png(&path, &shades(4, 5, 3));
+    };
+    let spec = format!("images:{}", folder.path().display());
+    put("test/cat/1.png");
+    put("test/dog/1.png");
+    put("val/cat/1.png");
+    fails(&spec, "train", &planes(), &["wanted a folder for split train, got test, val", "?split=test"]);
+    assert_eq!(load(&format!("{spec}?split=test"), "train", &planes()).unwrap().len(), 2);
+    assert_eq!(names(&*load(&format!("{spec}?split=dev"), "train", &planes()).unwrap()), ["cat"]);
+    put("Training/cat/1.png");
+    fails(&spec, "train", &planes(), &["Training, test, val", "?split=Training"]);
+    assert_eq!(load(&format!("{spec}?split=Training"), "train", &planes()).unwrap().len(), 1);
+    put("Train/cat/1.png");
+    put("Train/cat/2.png");
+    assert_eq!(load(&spec, "train", &planes()).unwrap().len(), 2);
+    fails(&format!("{spec}?split=extra"), "train", &planes(), &["split extra, got Train, Training, test, val"]);
+
+    // Vehicles are trains, not training images.
+    let folder = tempfile::tempdir().unwrap();
+    for class in ["train", "plane", "test"] {
+        fs::create_dir(folder.path().join(class)).unwrap();
+        write_png(&folder.path().join(class).join("1.png"), &shades(4, 5, 3));
+    }
+    let spec = format!("images:{}", folder.path().display());
+    assert_eq!(names(&*load(&spec, "train", &planes()).unwrap()), ["plane", "test", "train"]);
+    fails(&format!("{spec}?split=dev"), "train", &planes(), &["split dev, got none", "leave ?split= out"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_but_not_in_circles() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let (root, far) = (folder.path().join("data"), folder.path().join("far"));
+    for path in [root.join("cat"), root.join("dog"), far.clone()] {
+        fs::create_dir_all(&path).unwrap();
+        write_png(&path.join("1.png"), &shades(4, 5, 3));
+    }
+    let spec = format!("images:{}", root.display());
+    symlink(&far, root.join("cat/more")).unwrap();
+    symlink(&far, root.join("dog/more")).unwrap();
+    assert_eq!(classes(&*load(&spec, "train", &planes()).unwrap()), [0, 0, 1, 1]);
+    // To itself, to what holds it, and by way of another folder.
+    for (link, to) in [("cat/self", root.join("cat")), ("dog/up", root.clone()), ("../far/back", root.join("cat"))] {
+        symlink(&to, root.join(link)).unwrap();
+        let error = fails(&spec, "train", &planes(), &["is a link to", "which it lies in", "remove the link"]);
+        assert!(error.to_string().contains(link.rsplit('/').next().unwrap()), "{error}");
+        fs::remove_file(root.join(link)).unwrap();
+    }
+    assert_eq!(load(&spec, "train", &planes()).unwrap().len(), 4);
 }
 
 fn shades(height: usize, width: usize, channels: usize) -> Picture {

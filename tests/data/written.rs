@@ -199,7 +199,12 @@ fn bad_idx_files_say_which_file() {
     write("train-images-idx3-ubyte.gz", &[0x1f, 0x8b, 8, 0, 0]);
     fails(&spec, "train", &how, &["train-images-idx3-ubyte.gz", "cut short"]);
     let three = Preprocess { mean: vec![0.5; 3], std: vec![0.5; 3], ..Preprocess::default() };
-    fails("digits:10", "train", &Reading { preprocess: three, ..Reading::default() }, &["1 channels", "config.json 3"]);
+    fails(
+        "digits:10",
+        "train",
+        &Reading { preprocess: three, ..Reading::default() },
+        &["images' 1 channel, got image_mean and image_std of 3"],
+    );
     fails("digits:10?split=extra", "train", &how, &["no split `extra`"]);
     fails(
         "digits:10",

@@ -55,6 +55,7 @@ pub fn synthetic(steps: u64) -> Vec<Event> {
             parameters: 266_610,
             prunable: 265_200,
             target_sparsity: Some(0.9),
+            ..Start::default()
         }
         .into(),
     ];

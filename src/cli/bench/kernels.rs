@@ -30,6 +30,7 @@ Examples:
   fipk bench kernels --device cuda:0
   fipk bench kernels --device cuda:0 --filter 'linear_*' --shape bert-base --json
   fipk bench kernels --device cuda:0 --filter 'attention_*' --shape attention
+  fipk bench kernels --device cpu --shape resnet20,resnet50 --parameters 0
   fipk bench kernels --device cpu --parameters 10000000")]
 pub struct Args {
     /// Rows to time, by name: * and ? stand for any characters [default: all of them]
@@ -101,7 +102,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::usage("--seconds", "wanted more than 0", "leave it out for 0.3"));
     }
     let bench = Bench::new(args, context)?;
-    let sizes = args.shape.iter().any(|s| *s != Shape::Tiny);
+    let sizes = args.shape.iter().any(|s| !s.toy());
     let yardsticks = measured(&bench.machine(), &bench.clock, args.seconds, sizes)?;
     let mut rows = bench.ops(&yardsticks)?;
     rows.extend(bench.products(&yardsticks)?);

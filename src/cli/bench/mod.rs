@@ -2,6 +2,7 @@
 use super::globals::Context;
 use crate::Result;
 
+mod convolutional;
 mod kernels;
 mod measure;
 mod ops;

@@ -1,4 +1,5 @@
 //! The ops of a network at the sizes that it gives them, on random data.
+use super::convolutional;
 use crate::ops::{
     Activation, Add, AddPosition, Attention, CrossEntropy, Distance, Embedding, LayerNorm, Linear, Op, SelectToken,
     SquaredError,
@@ -21,11 +22,17 @@ pub enum Shape {
     Square,
     /// Attention alone: 12 heads of 64, batches of 32, 128 to 2048 tokens
     Attention,
+    /// CIFAR's ResNet20, 128 x 3 x 32 x 32
+    Resnet20,
+    /// ResNet-50, 32 x 3 x 224 x 224
+    Resnet50,
     /// A toy, 2 x 8, for trying the command
     Tiny,
+    /// A toy of convolutions, 2 x 3 x 8 x 8
+    TinyConvolutions,
 }
 
-pub struct Sizes {
+struct Sizes {
     batch: usize,
     tokens: usize,
     hidden: usize,
@@ -42,7 +49,10 @@ impl Shape {
             Self::VitB16 => "vit-b16 64x197",
             Self::Square => "square",
             Self::Attention => "12 heads of 64",
+            Self::Resnet20 => "resnet20 128x3x32x32",
+            Self::Resnet50 => "resnet50 32x3x224x224",
             Self::Tiny => "tiny 2x8",
+            Self::TinyConvolutions => "tiny 2x3x8x8",
         }
     }
 
@@ -51,39 +61,44 @@ impl Shape {
         match self {
             Self::Attention => [128, 256, 512, 1024, 2048].map(|tokens| attention([32, tokens, 768], 12)).into(),
             Self::Square => Vec::new(),
-            network => cases(&network.sizes()),
+            Self::Resnet20 => convolutional::resnet20(),
+            Self::Resnet50 => convolutional::resnet50(),
+            Self::TinyConvolutions => convolutional::tiny(),
+            Self::BertBase | Self::Minilm | Self::VitB16 | Self::Tiny => self.sizes().iter().flat_map(cases).collect(),
         }
     }
 
     /// Its linear layers: samples, features in, features out.
     pub fn linears(self) -> Vec<(usize, usize, usize)> {
+        if self == Self::Square {
+            return vec![(4096, 4096, 4096)];
+        }
+        let of = |s: Sizes| {
+            let pairs = [(s.hidden, s.hidden), (s.hidden, s.intermediate), (s.intermediate, s.hidden)];
+            pairs.map(|(inputs, outputs)| (s.batch * s.tokens, inputs, outputs))
+        };
+        self.sizes().into_iter().flat_map(of).collect()
+    }
+
+    /// Of a transformer.
+    fn sizes(self) -> Option<Sizes> {
         match self {
-            Self::Attention => Vec::new(),
-            Self::Square => vec![(4096, 4096, 4096)],
-            network => {
-                let Sizes { batch, tokens, hidden, intermediate, .. } = network.sizes();
-                let pairs = [(hidden, hidden), (hidden, intermediate), (intermediate, hidden)];
-                pairs.map(|(inputs, outputs)| (batch * tokens, inputs, outputs)).into()
-            }
+            Self::BertBase => Some(sizes(32, 128, 768, 12, 30522)),
+            Self::Minilm => Some(sizes(16, 64, 384, 12, 30522)),
+            Self::VitB16 => Some(sizes(64, 197, 768, 12, 1000)),
+            Self::Tiny => Some(sizes(2, 8, 32, 2, 64)),
+            Self::Attention | Self::Square | Self::Resnet20 | Self::Resnet50 | Self::TinyConvolutions => None,
         }
     }
 
-    fn sizes(self) -> Sizes {
-        let of = |batch, tokens, hidden, heads, vocabulary| Sizes {
-            batch,
-            tokens,
-            hidden,
-            intermediate: 4 * hidden,
-            heads,
-            vocabulary,
-        };
-        match self {
-            Self::VitB16 => of(64, 197, 768, 12, 1000),
-            Self::BertBase | Self::Attention | Self::Square => of(32, 128, 768, 12, 30522),
-            Self::Minilm => of(16, 64, 384, 12, 30522),
-            Self::Tiny => of(2, 8, 32, 2, 64),
-        }
+    /// Whether it is there to try the command alone.
+    pub fn toy(self) -> bool {
+        matches!(self, Self::Tiny | Self::TinyConvolutions)
     }
+}
+
+const fn sizes(batch: usize, tokens: usize, hidden: usize, heads: usize, vocabulary: usize) -> Sizes {
+    Sizes { batch, tokens, hidden, intermediate: 4 * hidden, heads, vocabulary }
 }
 
 /// Random numbers, drawn once and handed out over and over from changing places: drawing each would take longer than
@@ -111,24 +126,28 @@ impl Numbers {
 /// An op whose inputs are drawn when it is its turn: all together would not fit.
 pub struct Planned {
     pub op: Arc<dyn Op>,
-    inputs: Vec<Draw>,
+    pub(super) inputs: Vec<Draw>,
 }
 
-type Draw = Box<dyn Fn(&mut Numbers) -> Input>;
+pub(super) type Draw = Box<dyn Fn(&mut Numbers) -> Input>;
 
 impl Planned {
+    pub(super) fn new(op: impl Op + 'static, inputs: Vec<Draw>) -> Self {
+        Self { op: Arc::new(op), inputs }
+    }
+
     pub fn draw(&self, numbers: &mut Numbers) -> Case {
         let inputs = self.inputs.iter().map(|input| input(numbers)).collect();
         Case { op: self.op.clone(), inputs, ulps: 0.0 }
     }
 }
 
-fn real(shape: &[usize], size: f32, role: Role) -> Draw {
+pub(super) fn real(shape: &[usize], size: f32, role: Role) -> Draw {
     let shape = shape.to_vec();
     Box::new(move |n| Input { data: n.take(numel(&shape), size), shape: shape.clone(), role })
 }
 
-fn same(shape: &[usize], role: Role, value: f32) -> Draw {
+pub(super) fn same(shape: &[usize], role: Role, value: f32) -> Draw {
     let shape = shape.to_vec();
     Box::new(move |_| Input { data: vec![value; numel(&shape)], shape: shape.clone(), role })
 }

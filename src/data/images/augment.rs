@@ -52,6 +52,19 @@ impl fmt::Display for Augment {
 }
 
 impl Augment {
+    /// Whether images of (height, width) are still to be seen after every change, else what is wrong with which.
+    pub fn fits(&self, (height, width): (usize, usize)) -> Result<(), String> {
+        let most = height.min(width).saturating_sub(1);
+        let too_far = |change: &&Change| matches!(change, Change::Crop(pixels) if *pixels > most);
+        match self.0.iter().find(too_far) {
+            None => Ok(()),
+            Some(change) => Err(format!(
+                "augment={} moves images of {height}x{width} pixels out of sight; at most crop:{most} leaves a part of them",
+                Self(vec![*change])
+            )),
+        }
+    }
+
     /// What becomes of `picture`, image `example`, in `epoch`.
     pub fn apply(&self, mut picture: Picture, seed: u64, epoch: u64, example: usize) -> Picture {
         // 2^32 draws are more than any list of changes uses, so no two examples share one.

@@ -134,7 +134,16 @@ impl Fields<'_> {
         let classifier = match self.get("classifier") {
             // Between torchvision's linear maps stand an activation and dropout.
             None => (0..=hidden.len()).map(|i| format!("classifier.{}", 3 * i)).collect(),
-            Some(Value::Array(names)) => names.iter().filter_map(|n| n.as_str().map(String::from)).collect::<Vec<_>>(),
+            Some(Value::Array(names)) => {
+                let mut all: Vec<String> = Vec::new();
+                for v in names {
+                    match v.as_str() {
+                        Some(name) if !name.is_empty() && !all.iter().any(|n| n == name) => all.push(name.into()),
+                        _ => return Err(self.bad(format!("classifier: wanted distinct, non-empty names, got {v}"))),
+                    }
+                }
+                all
+            }
             Some(other) => return Err(self.bad(format!("classifier: wanted an array of names, got {other}"))),
         };
         if classifier.len() != hidden.len() + 1 {

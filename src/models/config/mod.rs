@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use serde_json::{Map, Value};
 
 mod cnn;
+mod size;
 mod vit;
 pub use cnn::{LeNet5Config, ResNetCifarConfig, ResNetConfig, VggConfig};
 pub use vit::{VitConfig, VitFamily};
@@ -17,8 +18,8 @@ pub const MODEL_TYPES: [&str; 9] =
     ["bert", "distilbert", "vit", "deit", "resnet", "resnet_cifar", "vgg", "lenet5", "mlp"];
 
 /// Upper limits that no real model comes near: they turn a corrupt number into an error instead of an allocation.
-pub(in crate::models) const MAX_WIDTH: usize = 1 << 20;
-pub(in crate::models) const MAX_LAYERS: usize = 1 << 12;
+const MAX_WIDTH: usize = 1 << 20;
+const MAX_LAYERS: usize = 1 << 12;
 const MAX_ROWS: usize = 1 << 28;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -179,6 +180,17 @@ impl Config {
         }
     }
 
+    /// What the names of a base class's tensors begin with, its own prefix left out.
+    pub fn base_modules(&self) -> &'static [&'static str] {
+        match self {
+            Self::Bert(_) => &["embeddings.", "encoder.", "pooler."],
+            Self::DistilBert(_) => &["embeddings.", "transformer."],
+            Self::Vit(_) => &["embeddings.", "encoder.", "layernorm.", "pooler."],
+            Self::ResNet(_) => &["embedder.", "encoder."],
+            Self::ResNetCifar(_) | Self::Vgg(_) | Self::LeNet5(_) | Self::Mlp(_) => &[],
+        }
+    }
+
     /// Whether it is a form of fipk's own, which no class of `transformers` reads.
     pub fn own(&self) -> bool {
         matches!(self, Self::ResNetCifar(_) | Self::Vgg(_) | Self::LeNet5(_) | Self::Mlp(_))
@@ -200,7 +212,7 @@ impl Config {
 }
 
 /// The function of a name, for the names `transformers` gives to functions that are exactly these.
-pub(in crate::models) fn activation(name: &str) -> Option<Activation> {
+pub(super) fn activation(name: &str) -> Option<Activation> {
     Some(match name {
         "gelu" | "gelu_python" => Activation::GeluErf,
         "gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
@@ -328,7 +340,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    pub(in crate::models) fn task(&self) -> Result<Task> {
+    fn task(&self) -> Result<Task> {
         let architectures = match self.get("architectures") {
             None => Vec::new(),
             Some(value) => serde_json::from_value(value.clone())
@@ -394,6 +406,6 @@ impl Fields<'_> {
     }
 }
 
-pub(in crate::models) fn default_labels(count: usize) -> Vec<String> {
+fn default_labels(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("LABEL_{i}")).collect()
 }

@@ -159,9 +159,13 @@ pub fn kept(run: &Run) -> Result<Option<Figure>> {
     let bars = Bars { label: "weights left (count)".into(), full: None, bars: layers.iter().map(bar).collect() };
     let note = match left_out {
         0 => "weights that are not zero, over each prunable layer's size".into(),
-        n => format!("the {BARS} largest prunable layers; {n} more are in the table"),
+        n => format!("the {BARS} largest prunable layers; {n} more {} in the table", are(n)),
     };
     Ok(Some(Figure { title: "Where the weights are left".into(), note, svg: bars.svg(1000)? }))
+}
+
+fn are(n: usize) -> &'static str {
+    if n == 1 { "is" } else { "are" }
 }
 
 /// How pruning spread over the filters of each convolution: whether it thinned them all or emptied some.
@@ -172,11 +176,12 @@ pub fn filters(run: &Run) -> Result<Option<Figure>> {
     }
     let left_out = layers.len().saturating_sub(BARS);
     if left_out > 0 {
-        let mut sizes: Vec<u64> = layers.iter().map(|layer| layer.parameters).collect();
-        sizes.sort_unstable();
-        // The largest, in the network's order.
-        layers.retain(|layer| layer.parameters >= sizes[left_out]);
-        layers.truncate(BARS);
+        // The largest (of equals the first), in the network's order.
+        let mut order: Vec<usize> = (0..layers.len()).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(layers[at].parameters));
+        order.truncate(BARS);
+        order.sort_unstable();
+        layers = order.into_iter().map(|at| layers[at]).collect();
     }
     let strip = |layer: &&&Layer| {
         let n = layer.filters.len();
@@ -188,8 +193,10 @@ pub fn filters(run: &Run) -> Result<Option<Figure>> {
     let label = "share of a filter's weights left, fullest filter first".into();
     let strips = Strips { label, strips: layers.iter().map(strip).collect() };
     let note = match left_out {
-        0 => "one strip a convolution, one column an output channel, as high as what it has left".into(),
-        n => format!("the {BARS} largest convolutions; {n} more are not drawn"),
+        0 => {
+            "one strip a convolution that was pruned, one column an output channel, as high as what it has left".into()
+        }
+        n => format!("the {BARS} largest convolutions that were pruned; {n} more {} not drawn", are(n)),
     };
     Ok(Some(Figure { title: "Filters".into(), note, svg: strips.svg(1000)? }))
 }

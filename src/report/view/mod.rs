@@ -138,7 +138,9 @@ impl View {
         let facts = [
             ("Method", start.method.clone()),
             ("Model", start.model.clone()),
+            ("New head", start.head.clone()),
             ("Data", start.data.clone()),
+            ("Image size", start.image_size.clone()),
             ("Device", device(&start)),
             ("Seed", if run.start.is_some() { start.seed.to_string() } else { String::new() }),
         ];
