@@ -6,6 +6,7 @@ use super::require::Requirement;
 use crate::data::Spec;
 use crate::engine::Pattern;
 use crate::fip::recipe::{Budget, Method, Objective, Optimization, Path as SparsePath, Preset, Recipe};
+use crate::fip::step::Stepping;
 use crate::models::config::Config;
 use crate::params::Roles;
 use crate::params::save::Precision;
@@ -69,6 +70,7 @@ pub struct Settings {
     pub preset: Preset,
     pub method: Method,
     pub path: SparsePath,
+    pub step: Stepping,
     pub objective: Objective,
     pub optimization: Optimization,
     pub budget: Budget,
@@ -93,6 +95,7 @@ impl Default for Settings {
             preset: Preset::Fip,
             method: Method::Fip,
             path: SparsePath::default(),
+            step: Stepping::default(),
             objective: Objective::default(),
             optimization: Optimization::default(),
             budget: Budget::default(),
@@ -107,6 +110,7 @@ impl Settings {
             method: self.method,
             objective: self.objective.clone(),
             path: self.path.clone(),
+            step: self.step.clone(),
             optimization: self.optimization.clone(),
             budget: self.budget.clone(),
             roles: self.roles.clone(),
@@ -114,7 +118,7 @@ impl Settings {
     }
 
     pub fn set_recipe(&mut self, r: Recipe) {
-        (self.method, self.objective, self.path) = (r.method, r.objective, r.path);
+        (self.method, self.objective, self.path, self.step) = (r.method, r.objective, r.path, r.step);
         (self.optimization, self.budget, self.roles) = (r.optimization, r.budget, r.roles);
     }
 

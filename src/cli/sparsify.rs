@@ -1,6 +1,6 @@
 //! `fipk sparsify`: a network moved to a sparse subspace, by an invariant path or a baseline.
 use super::files::{DataFlags, OutFlags};
-use super::flags::{BudgetFlags, ObjectiveFlags, OptimizerFlags, PathFlags, RoleFlags};
+use super::flags::{BudgetFlags, ObjectiveFlags, OptimizerFlags, PathFlags, RoleFlags, StepFlags};
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
@@ -9,6 +9,7 @@ use super::runs::{self, Manner};
 use super::settings::Settings;
 use super::setup::{self, Setup, Source};
 use crate::Result;
+use crate::geometry::OutputMetric;
 use crate::models::Head;
 use crate::ops::Distance;
 use crate::params::Role;
@@ -31,6 +32,7 @@ Examples:
   fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --sparsity 60% --dry-run
   fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --scope 2:4 --epochs 3 --out run24
   fipk sparsify --model lenet --data mnist:MNIST --sparsity 0.96 --method gradual --out baseline
+  fipk sparsify --model lenet --data mnist:MNIST --sparsity 0.9 --step exact --steps 200 --out exact
   fipk sparsify --config run/config.toml --sparsity 0.7 --out run70 --require 'accuracy>=0.9'")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
@@ -45,6 +47,8 @@ pub struct Args {
     dry_run: bool,
     #[command(flatten)]
     path: PathFlags,
+    #[command(flatten)]
+    step: StepFlags,
     #[command(flatten)]
     objective: ObjectiveFlags,
     #[command(flatten)]
@@ -85,16 +89,22 @@ fn resolve(args: &Args, context: &Context) -> Result<Settings> {
     let mut settings =
         Settings::resolve(context, Some(&source.config), args.path.method, args.path.preset, args.budget.batch)?;
     (settings.model, settings.arch) = (Some(model), None);
-    let chosen =
-        context.file.as_ref().is_some_and(|(_, t)| t.get("objective").is_some_and(|o| o.get("odist").is_some()));
+    let file = context.file.as_ref().map(|f| &f.1);
+    let chosen = |table: &str, key: &str| file.is_some_and(|t| t.get(table).is_some_and(|o| o.get(key).is_some()));
     let head = source.folder.as_ref().map(|f| f.head(None)).transpose()?;
-    if head == Some(Head::Regression) && !chosen {
+    if head == Some(Head::Regression) {
         // The others compare classes, and one number has none.
-        settings.objective.odist = Distance::Euclidean;
+        if !chosen("objective", "odist") {
+            settings.objective.odist = Distance::Euclidean;
+        }
+        if !chosen("step", "output_metric") {
+            settings.step.output_metric = OutputMetric::Euclidean;
+        }
     }
     args.out.apply(&mut settings);
     let mut recipe = settings.recipe();
     args.path.apply(&mut recipe);
+    args.step.apply(&mut recipe);
     args.objective.apply(&mut recipe);
     args.optimizer.apply(&mut recipe);
     args.budget.apply(&mut recipe);

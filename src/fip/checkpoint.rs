@@ -26,6 +26,9 @@ pub struct State {
     /// The bits of the last threshold.
     pub threshold: u32,
     pub sparsity: f64,
+    /// The bits of the metric's largest eigenvalue, where steps are solved for in it.
+    #[serde(default)]
+    pub largest: u64,
     /// SHA-256 of the model the run started from, and of its training data.
     pub model: String,
     pub data: String,

@@ -13,4 +13,5 @@ pub mod run;
 pub mod runner;
 pub mod schedule;
 pub mod statistics;
+pub mod step;
 pub mod teacher;
