@@ -36,7 +36,7 @@ pub fn share(s: &str) -> Result<f64, String> {
 
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Path to the sparse subspace")]
-pub struct PathFlags {
+pub struct WayFlags {
     /// What to do: a functionally invariant path, or a baseline: gradual magnitude pruning with labels, the smallest
     /// weights set to zero at once, random ones [default: fip]
     #[arg(long, value_name = "METHOD", value_parser = one_of::<Method>(&["fip", "gradual", "one-shot", "random"]))]
@@ -48,6 +48,11 @@ pub struct PathFlags {
     /// Share of the prunable weights that is zero at the end, as 0.9 or 90%
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub sparsity: Option<f64>,
+}
+
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Path to the sparse subspace")]
+pub struct PathFlags {
     /// Among what the smallest are chosen: global, layer, row, or n:m (as 2:4: two of every four stay), which says
     /// the sparsity as well [default: global]
     #[arg(long, value_name = "SCOPE")]
@@ -79,7 +84,6 @@ pub struct PathFlags {
 impl PathFlags {
     pub fn apply(&self, r: &mut Recipe) {
         let p = &mut r.path;
-        set(&mut p.sparsity, self.sparsity);
         set(&mut p.scope, self.scope);
         set(&mut p.pull, self.pull);
         set(&mut p.lambda, self.lambda);
@@ -297,6 +301,7 @@ mod tests {
         let (p, o, b) = (&r.path, &r.optimization, &r.budget);
         let mut command = Command::new("flags");
         for augment in [
+            WayFlags::augment_args,
             PathFlags::augment_args,
             StepFlags::augment_args,
             ObjectiveFlags::augment_args,

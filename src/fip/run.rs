@@ -2,6 +2,7 @@
 //! different recipes (METHOD, algorithm 2), one checkpoint format and one way to resume.
 use super::checkpoint::{Checkpoint, State};
 use super::evaluate::Evaluation;
+use super::path::Stored;
 use super::plan::Plan;
 use super::recipe::{Anchor, Method, Recipe};
 use super::runner::Runner;
@@ -21,6 +22,8 @@ use std::time::Instant;
 
 mod looks;
 mod projection;
+mod stored;
+pub use stored::Keep;
 
 /// Training batches that a second thread makes ahead, each with the cursor behind it.
 type Feed = Ahead<Result<(Batch, Cursor)>>;
@@ -35,6 +38,8 @@ pub struct Job<'a> {
     pub recipe: Recipe,
     /// Where checkpoints go; none are written without it.
     pub checkpoints: Option<PathBuf>,
+    /// Where networks on the way go, if they are to be stored.
+    pub path: Option<Keep>,
     /// SHA-256 of the model: a checkpoint of another one is refused.
     pub model: String,
 }
@@ -74,6 +79,7 @@ pub struct Run<'a> {
     /// Of the path, and of the steps inside the subspace.
     stepper: Box<dyn Stepper>,
     finishing: Gradient,
+    stored: Option<Stored>,
     resumed: bool,
 }
 
@@ -148,6 +154,7 @@ impl<'a> Run<'a> {
             }
             state = c.state;
         }
+        let stored = Self::open_path(job, &*engine, resumed.then_some(state.step))?;
         let runner = Runner::new(engine, job.network.clone(), r.objective.clone());
         let plan = Plan::new(r, job.train.len());
         let (stepper, finishing) = (r.step.stepper(), Gradient::default());
@@ -169,6 +176,7 @@ impl<'a> Run<'a> {
             census,
             stepper,
             finishing,
+            stored,
             resumed,
         })
     }
@@ -227,6 +235,9 @@ impl<'a> Run<'a> {
             }
             tell(self.advance(feed)?.into())?;
             let last = self.state.step == self.steps();
+            if !last {
+                self.keep_point(false)?;
+            }
             if every > 0 && self.state.step.is_multiple_of(every) && !last {
                 let (w, network) = self.looked_at()?;
                 if let Some(e) = self.evaluate(w)? {
@@ -242,6 +253,7 @@ impl<'a> Run<'a> {
             self.project()?;
         }
         self.reestimate(self.w)?;
+        self.keep_point(true)?;
         self.save()?;
         let last = self.evaluate(self.w)?;
         let outcome = self.outcome(dense, last)?;

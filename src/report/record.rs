@@ -49,6 +49,9 @@ pub struct Start {
     /// Weights of the whole model, and those that may be set to zero.
     pub parameters: u64,
     pub prunable: u64,
+    /// How the path's steps are solved for, where not by the optimizer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
     /// Over the prunable weights, in 0..1; none where nothing is pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_sparsity: Option<f64>,

@@ -5,7 +5,7 @@
 //! distance, so that a step takes back what earlier ones let drift. The null step has no L and takes back nothing.
 use super::{Given, Goal, Precondition, Seen, Solved, StepKind, Stepper, Stepping, Taken};
 use crate::data::Batch;
-use crate::engine::{Engine, Stepped, Updated, Vector};
+use crate::engine::{Stepped, Updated, Vector};
 use crate::fip::objective::attended;
 use crate::fip::observed::Drawn;
 use crate::fip::runner::{Losses, Runner};
