@@ -26,7 +26,13 @@ pub fn start(digits: &str) -> Result<Start> {
     let (network, weights, data) = match &args[..] {
         [] => trained(digits)?,
         [model, spec] => stored(model, spec)?,
-        _ => return Err(Error::usage("arguments", format!("{args:?}"), "give a model's folder and a data spec, or none")),
+        _ => {
+            return Err(Error::usage(
+                "arguments",
+                format!("{args:?}"),
+                "give a model's folder and a data spec, or none",
+            ));
+        }
     };
     // Prunable weights come first in the layout, as its roles say.
     let mut engine: Box<dyn Engine> = Box::new(Host::new(layout(&network)?));

@@ -292,7 +292,8 @@ impl Found {
             let name: &String = name.get_or_insert_with(|| headline(&first.metrics));
             dense = dense.or(first.metrics.get(name).copied());
             if method == Way::Fip && frontier.sparsities.last() == Some(&target) {
-                let seen = evals.iter().filter(|e| e.network == Network::Projected);
+                // At its full sparsity the path is over, and steps inside the subspace follow.
+                let seen = evals.iter().filter(|e| e.network == Network::Projected && e.sparsity < target);
                 passing = seen.filter_map(|e| Some((e.sparsity, *e.metrics.get(name)?))).collect();
                 passing.sort_by(|a, b| a.0.total_cmp(&b.0));
             }

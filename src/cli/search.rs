@@ -155,7 +155,8 @@ impl Search {
         let limits = hold(&self.budget, &self.apart(looker, &run, Part::Choice)?, self.settings.budget.seed);
         let kept = limits.iter().all(|l| l.surely);
         if !output.json {
-            let all: Vec<String> = limits.iter().map(|l| format!("{} {}", l.limit.measure, shown(&l.estimate))).collect();
+            let all: Vec<String> =
+                limits.iter().map(|l| format!("{} {}", l.limit.measure, shown(&l.estimate))).collect();
             output.remark(format!("  {}: {}", if kept { "kept" } else { "not kept" }, all.join(", ")));
         }
         Ok(Tried { sparsity, run, limits, kept })
@@ -294,7 +295,11 @@ fn searched(tried: &[Tried]) -> Table {
         let cells = t.limits.iter().map(|l| shown(&l.estimate));
         [percent(t.sparsity)].into_iter().chain(cells).chain([yes(t.kept)]).collect()
     };
-    Table { title: "Sparsities tried, on the examples of the choice".into(), columns, rows: order.iter().map(row).collect() }
+    Table {
+        title: "Sparsities tried, on the examples of the choice".into(),
+        columns,
+        rows: order.iter().map(row).collect(),
+    }
 }
 
 fn certified(certificate: &Certificate) -> Table {

@@ -113,13 +113,7 @@ pub fn gradient(
 }
 
 /// Of the programs for J v and Jᵀ u of the logits.
-pub fn metric(
-    network: &Network,
-    layout: &Layout,
-    rows: usize,
-    sample: Sample,
-    dtype: Option<Dtype>,
-) -> Result<Arenas> {
+pub fn metric(network: &Network, layout: &Layout, rows: usize, sample: Sample, dtype: Option<Dtype>) -> Result<Arenas> {
     let graph = network.graph(rows, sample)?;
     let frozen = layout.with_role(Role::Frozen).map(|s| s.name.clone()).collect();
     let wrt = Wrt { frozen, ..Wrt::params() };

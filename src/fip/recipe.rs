@@ -340,7 +340,8 @@ impl Recipe {
             return Err(Error::usage(step, what, "leave it out, or take --method fip"));
         }
         if self.objective.batch_norm == BatchNorms::Running {
-            let what = "the metric looks at batch norms' running averages, which --batch-norm running lets follow the batches";
+            let what =
+                "the metric looks at batch norms' running averages, which --batch-norm running lets follow the batches";
             return Err(Error::usage(step, what, "take --batch-norm frozen or reestimated"));
         }
         if self.optimization.accumulation > 1 {

@@ -20,8 +20,22 @@ fn a_drift_budget_is_kept_and_certified_on_what_the_choice_never_saw() {
     let model = tiny(dir.path());
     let out = dir.path().join("kept");
     let args = [
-        "sparsify", "--model", text(&model), "--data", "digits:256", "--eval-data", "digits:301", "--steps", "60", "--drift",
-        "kl<=0.3, flips<=40%", "--drift-resolution", "0.1", "--out", text(&out), "-q",
+        "sparsify",
+        "--model",
+        text(&model),
+        "--data",
+        "digits:256",
+        "--eval-data",
+        "digits:301",
+        "--steps",
+        "60",
+        "--drift",
+        "kl<=0.3, flips<=40%",
+        "--drift-resolution",
+        "0.1",
+        "--out",
+        text(&out),
+        "-q",
     ];
     done(&args);
     let (search, drift) = (json(&out.join("search.json")), json(&out.join("drift.json")));
@@ -44,10 +58,9 @@ fn a_drift_budget_is_kept_and_certified_on_what_the_choice_never_saw() {
     assert!((number(&drift["sparsity"]) - found).abs() <= 1e-3, "{drift}");
     // Both halves together are what `fipk drift` sees on all of the data.
     let sparse = out.join("model");
-    let whole: Value = serde_json::from_str(
-        &done(&["drift", text(&model), text(&sparse), "--data", "digits:301", "--json"]).stdout,
-    )
-    .unwrap();
+    let whole: Value =
+        serde_json::from_str(&done(&["drift", text(&model), text(&sparse), "--data", "digits:301", "--json"]).stdout)
+            .unwrap();
     let best = tried.iter().find(|t| number(&t["sparsity"]) == found).unwrap();
     let mean = (150.0 * number(&best["limits"][0]["estimate"]["value"])
         + 151.0 * number(&drift["measured"]["kl"]["mean"]["value"]))
@@ -77,7 +90,8 @@ fn budgets_that_cannot_be_kept_or_read_say_so() {
     let model = tiny(dir.path());
     let out = dir.path().join("none");
     let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--steps", "4", "--out", text(&out), "-q"];
-    let none = fipk(&[&args[..], &["--eval-data", "digits:40", "--drift", "kl<=0", "--drift-resolution", "0.9"]].concat());
+    let none =
+        fipk(&[&args[..], &["--eval-data", "digits:40", "--drift", "kl<=0", "--drift-resolution", "0.9"]].concat());
     assert!(none.code == Some(3) && none.stderr.contains("kl<=0"), "{}", none.stderr);
     assert_eq!(json(&out.join("search.json"))["tried"].as_array().unwrap().len(), 2);
     assert!(!out.join("model").exists());
@@ -98,8 +112,23 @@ fn budgets_that_cannot_be_kept_or_read_say_so() {
 
 fn frontier<'a>(model: &'a str, out: &'a str) -> Vec<&'a str> {
     let args = [
-        "frontier", "--model", model, "--data", "digits:256", "--eval-data", "digits:120", "--sparsities", "90%,0.5",
-        "--methods", "one-shot,fip", "--steps", "300", "--checkpoint-every", "20", "--out", out,
+        "frontier",
+        "--model",
+        model,
+        "--data",
+        "digits:256",
+        "--eval-data",
+        "digits:120",
+        "--sparsities",
+        "90%,0.5",
+        "--methods",
+        "one-shot,fip",
+        "--steps",
+        "300",
+        "--checkpoint-every",
+        "20",
+        "--out",
+        out,
     ];
     args.to_vec()
 }

@@ -8,9 +8,32 @@ use std::path::Path;
 
 fn exact(model: &Path, out: &Path, path: &Path, more: &[&str]) -> Vec<String> {
     let args = [
-        "sparsify", "--model", text(model), "--data", "digits:300?seed=2", "--sparsity", "0.8", "--out", text(out), "--path",
-        text(path), "--step", "exact", "--batch", "32", "--products", "15", "--steps", "120", "--refresh", "5",
-        "--checkpoint-every", "7", "--evaluate-every", "50", "-q",
+        "sparsify",
+        "--model",
+        text(model),
+        "--data",
+        "digits:300?seed=2",
+        "--sparsity",
+        "0.8",
+        "--out",
+        text(out),
+        "--path",
+        text(path),
+        "--step",
+        "exact",
+        "--batch",
+        "32",
+        "--products",
+        "15",
+        "--steps",
+        "120",
+        "--refresh",
+        "5",
+        "--checkpoint-every",
+        "7",
+        "--evaluate-every",
+        "50",
+        "-q",
     ];
     args.iter().chain(more).map(|s| s.to_string()).collect()
 }
@@ -53,7 +76,8 @@ fn a_stored_path_leads_from_the_model_to_the_sparse_one() {
     let seen: Vec<(f64, &str)> = stored.points().iter().map(|p| (p.time, p.operation.as_str())).collect();
     let inside = "inside the subspace";
     // The projection stands before step 21, so the network after step 24 is inside already.
-    let want = [(0.0, "start"), (8.0, "sparsify"), (16.0, "sparsify"), (24.0, inside), (32.0, inside), (40.0, "projected")];
+    let want =
+        [(0.0, "start"), (8.0, "sparsify"), (16.0, "sparsify"), (24.0, inside), (32.0, inside), (40.0, "projected")];
     assert_eq!(seen, want);
     done(&["path", "export", text(&path), "--point", "5", "--out", text(&last), "-q"]);
     let tensor = |dir: &Path| tensors(&dir.join("model.safetensors"));

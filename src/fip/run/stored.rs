@@ -60,6 +60,9 @@ impl Run<'_> {
         };
         let facts = json!({ "from_start": from_start, "sparsity": self.state.sparsity });
         let facts = facts.as_object().cloned().unwrap_or_default();
-        stored.add(numbers, Point { time: self.state.step as f64, operation: operation.into(), facts, ..Point::default() })
+        stored.add(
+            numbers,
+            Point { time: self.state.step as f64, operation: operation.into(), facts, ..Point::default() },
+        )
     }
 }

@@ -131,13 +131,7 @@ impl Stepper for InMetric {
 
 impl InMetric {
     /// w += ψ, solved for in the coordinates that are asked for.
-    fn solve(
-        &self,
-        map: &mut OnEngine<Drawn>,
-        w: Vector,
-        restoring: Option<&[f64]>,
-        given: &Given,
-    ) -> Result<Solved> {
+    fn solve(&self, map: &mut OnEngine<Drawn>, w: Vector, restoring: Option<&[f64]>, given: &Given) -> Result<Solved> {
         let kind = self.how.output_metric;
         if self.how.precondition == Precondition::None {
             let goal = self.goal(map, None, given)?;

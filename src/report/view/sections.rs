@@ -75,7 +75,8 @@ pub fn tiles(run: &Run) -> Vec<Tile> {
         let note = format!("of the steps' time, {} ms each", number(waited / run.steps.len() as f64));
         tile("Data wait".into(), percent(waited / taken.max(f64::MIN_POSITIVE)), note);
     }
-    let solves: Vec<&Solve> = run.steps.iter().filter_map(|step| step.solve.as_ref()).filter(|s| s.products > 0).collect();
+    let solves: Vec<&Solve> =
+        run.steps.iter().filter_map(|step| step.solve.as_ref()).filter(|s| s.products > 0).collect();
     if let Some(last) = solves.last() {
         let products: u64 = solves.iter().map(|s| s.products).sum();
         let worst = solves.iter().map(|s| s.residual).fold(0.0, f64::max);
