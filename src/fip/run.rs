@@ -25,6 +25,9 @@ mod projection;
 mod stored;
 pub use stored::Keep;
 
+/// A relative residual above this is worth a warning.
+const MISSED: f64 = 0.1;
+
 /// Training batches that a second thread makes ahead, each with the cursor behind it.
 type Feed = Ahead<Result<(Batch, Cursor)>>;
 
@@ -233,7 +236,15 @@ impl<'a> Run<'a> {
                 self.save()?;
                 return Err(Error::Interrupted(format!("{} of {} steps are saved", self.state.step, self.steps())));
             }
-            tell(self.advance(feed)?.into())?;
+            let step = self.advance(feed)?;
+            let missed = step.solve.clone().filter(|s| s.products > 0 && s.residual > MISSED);
+            tell(step.into())?;
+            if let Some(s) = missed.filter(|_| !std::mem::replace(&mut self.state.warned, true)) {
+                let what = "a step in the metric missed its optimality system by";
+                let message =
+                    format!("{what} {:.2} after {} products; allow more with --products", s.residual, s.products);
+                tell(report::Warning { message }.into())?;
+            }
             let last = self.state.step == self.steps();
             if !last {
                 self.keep_point(false)?;

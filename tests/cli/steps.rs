@@ -122,6 +122,14 @@ fn steps_are_named_and_bad_ones_refused() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Steps in the metric, null") && page.contains("residual"), "the report names the steps");
 
+    // Two products are too few, which is said once.
+    let few = ["--step", "exact", "--precondition", "diagonal", "--products", "2", "--steps", "12", "--refresh", "3"];
+    let ran = done(&[&with(&few)[..], &["--overwrite", "--json"]].concat());
+    let events: Vec<Value> = ran.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let warnings: Vec<&Value> = events.iter().filter(|e| e["event"] == "warning").collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0]["message"].as_str().unwrap().contains("--products"), "{}", warnings[0]);
+
     let plan = |kind: &str| -> Value {
         let args = ["plan", "--model", text(&model), "--step", kind, "--memory", "80GiB", "--json"];
         serde_json::from_str(&done(&args).stdout).unwrap()

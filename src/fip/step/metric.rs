@@ -11,7 +11,9 @@ use crate::fip::observed::Drawn;
 use crate::fip::runner::{Losses, Runner};
 use crate::geometry::lanczos::{Search, largest};
 use crate::geometry::step::{self, Goal as Sphere};
-use crate::geometry::{Accuracy, Gram, Kept, Map, OnEngine, OutputMetric, Scaled, Space, diagonal, inverse_root};
+use crate::geometry::{
+    Accuracy, Elementwise, Gram, Kept, Map, OnEngine, OutputMetric, Scaled, Space, diagonal, inverse_root,
+};
 use crate::models::{Head, Sample};
 use crate::ops::Distance;
 use crate::ops::distance::row;
@@ -104,17 +106,15 @@ impl Stepper for InMetric {
         if let Some(outputs) = outputs.filter(|_| objective.distance > 0.0) {
             let z = map.value(&w)?;
             let distance = objective.distance * outputs.distance(objective.odist, &z);
-            losses = Losses { loss: distance, distance: Some(distance), labels: None };
-            restoring = Some(outputs.residual(self.how.output_metric, &z));
             if !distance.is_finite() {
-                let hint = "the weights have run away; take shorter steps with --lambda, or more with --products";
+                let hint =
+                    "the weights have run away; take shorter steps, with a smaller --lambda or a larger --refresh";
                 return Err(Error::not_finite("step", "the distance to the anchor", hint));
             }
+            losses = Losses { loss: distance, distance: Some(distance), labels: None };
+            let residual = outputs.residual(self.how.output_metric, &z);
+            restoring = Some(residual.into_iter().map(|u| u * objective.distance).collect::<Vec<f64>>());
         }
-        let restoring = restoring.map(|mut u| {
-            u.iter_mut().for_each(|u| *u *= objective.distance);
-            u
-        });
         let solved = match given.length > 0.0 {
             false => Solved { largest: given.largest.unwrap_or(0.0), ..Solved::default() },
             true => self.solve(&mut map, w, restoring.as_deref(), given)?,
@@ -144,7 +144,7 @@ impl InMetric {
         inverse_root(map, &mut d, FLOOR)?;
         let goal = self.goal(map, Some(&d), given)?;
         let (solved, mut psi) = self.sphere(&mut Scaled::new(map, &d), w, goal, restoring, given)?;
-        multiply(map, &d, &mut psi)?;
+        map.multiply(&d, &mut psi)?;
         map.axpy(1.0, &psi, &mut { w })?;
         map.recycle(psi);
         map.recycle(d);
@@ -159,8 +159,8 @@ impl InMetric {
                 let mut goal = map.copied(&gradient)?;
                 if let Some(d) = d {
                     let mut inverse = map.copied(d)?;
-                    crate::geometry::Elementwise::each(map, &mut inverse, &mut |x| 1.0 / x)?;
-                    multiply(map, &inverse, &mut goal)?;
+                    map.each(&mut inverse, &mut |x| 1.0 / x)?;
+                    map.multiply(&inverse, &mut goal)?;
                     map.recycle(inverse);
                 }
                 Ok(goal)
@@ -228,14 +228,10 @@ impl InMetric {
     }
 }
 
-fn multiply(map: &mut OnEngine<Drawn>, d: &Vector, x: &mut Vector) -> Result<()> {
-    crate::geometry::Elementwise::multiply(map, d, x)
-}
-
 /// Of the weights after a step, as an update gives them.
 fn norms(map: &mut OnEngine<Drawn>, given: &Given) -> Result<Updated> {
     let w = given.update.w;
-    let mut away = map.copied(&w)?;
+    let away = map.copied(&w)?;
     let engine = map.engine();
     let (trained, prunable) = (0..engine.layout().range(Role::Frozen).start, engine.layout().range(Role::Prunable));
     let pruned_squares = match given.update.mask {
@@ -247,7 +243,6 @@ fn norms(map: &mut OnEngine<Drawn>, given: &Given) -> Result<Updated> {
         None => 0.0,
     };
     let (squares, prunable_squares) = (engine.dot(w, w, trained)?, engine.dot(w, w, prunable)?);
-    engine.scale(0.0, away)?;
-    map.recycle(std::mem::replace(&mut away, w));
+    map.recycle(away);
     Ok(Updated { squares, prunable_squares, pruned_squares, census: None })
 }
