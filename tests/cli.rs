@@ -20,5 +20,9 @@ mod kernels;
 mod models;
 #[path = "cli/runs.rs"]
 mod runs;
+#[path = "cli/searches.rs"]
+mod searches;
+#[path = "cli/steps.rs"]
+mod steps;
 #[path = "cli/texts.rs"]
 mod texts;

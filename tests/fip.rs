@@ -3,6 +3,7 @@ use fipk::data::{self, Dataset, Reading};
 use fipk::engine::{Host, Pattern};
 use fipk::fip::recipe::{Anchor, Method, Preset, PullKind, Recipe};
 use fipk::fip::run::{Job, Outcome, Run};
+use fipk::fip::step::{Precondition, StepKind};
 use fipk::models::{Config, Head, Network};
 use fipk::ops::Distance;
 use fipk::params::{Layout, Role, Roles};
@@ -58,6 +59,7 @@ fn go_on(train: &dyn Dataset, recipe: &Recipe, start: &[f32]) -> Result<(Outcome
         held_out: Some((&**TEST, "test".into())),
         recipe: recipe.clone(),
         checkpoints: None,
+        path: None,
         model: "test".into(),
     };
     let mut events = Vec::new();
@@ -179,6 +181,69 @@ fn cached_and_fresh_teachers_lead_to_the_same_place() {
     assert!((accuracy(&a) - accuracy(&b)).abs() <= 0.02, "{} and {}", accuracy(&a), accuracy(&b));
 }
 
+/// A path whose steps are solved for in the metric.
+fn in_metric(kind: StepKind) -> Recipe {
+    let mut r = recipe(Method::Fip);
+    (r.step.kind, r.budget.steps, r.path.refresh) = (kind, Some(60), 5);
+    r
+}
+
+fn steps(events: &[Event]) -> Vec<&fipk::report::Step> {
+    events.iter().filter_map(|e| if let Event::Step(s) = e { Some(s) } else { None }).collect()
+}
+
+#[test]
+fn steps_in_the_metric_reach_the_subspace_with_the_outputs_in_place() {
+    let one_shot = accuracy(&go(&recipe(Method::OneShot), &DENSE).unwrap().0);
+    let k = (0.8 * PRUNABLE as f64).round() as usize;
+    for kind in [StepKind::Exact, StepKind::Null] {
+        for precondition in [Precondition::None, Precondition::Diagonal] {
+            let mut r = in_metric(kind);
+            r.step.precondition = precondition;
+            let (outcome, events) = go(&r, &DENSE).unwrap();
+            assert_eq!(zeros(&r, &outcome.weights), k, "{kind:?} {precondition:?}");
+            let all = steps(&events);
+            let solved: Vec<_> = all.iter().filter_map(|s| s.solve.as_ref()).collect();
+            // Half of the steps are the path's, and the first five have nothing to draw to zero yet.
+            assert_eq!((all.len(), solved.len()), (60, 30), "{kind:?}");
+            assert!(solved[..5].iter().all(|s| s.length == 0.0 && s.products == 0), "{kind:?}");
+            for (s, step) in solved[5..].iter().zip(&all[5..]) {
+                assert!(s.length > 0.0 && s.mu > 0.0 && s.products > 0 && s.kind == r.step.kind.as_str(), "{s:?}");
+                assert!(s.residual <= 0.02 && s.drift >= 0.0 && !s.hard, "{kind:?} {precondition:?}: {s:?}");
+                assert!(step.distance.is_some_and(|d| d >= 0.0), "{step:?}");
+            }
+            let found = accuracy(&outcome);
+            assert!(found >= one_shot + 0.03, "{kind:?} {precondition:?}: {found}, one-shot {one_shot}");
+        }
+    }
+}
+
+#[test]
+fn an_exact_step_drifts_less_than_the_straight_one() {
+    // The first step that has something to draw to zero, from the same network over the same batch: with a large β it is
+    // the straight line to the projected network, and the smaller β, the less the outputs feel of it.
+    let drift = |beta: f64| {
+        let mut r = in_metric(StepKind::Exact);
+        (r.step.beta, r.path.refresh, r.path.ramp) = (beta, 1, fipk::fip::schedule::Ramp::Direct);
+        r.budget.steps = Some(2);
+        let (_, events) = go(&r, &DENSE).unwrap();
+        let first = steps(&events)[0].solve.clone().unwrap();
+        (first.drift, first.length)
+    };
+    let (straight, length) = drift(1e6);
+    let (mild, same) = drift(1.0);
+    let (bent, also) = drift(0.01);
+    assert!((length - same).abs() <= 1e-9 * length && (length - also).abs() <= 1e-9 * length);
+    assert!(bent < 0.2 * straight && bent < mild && mild < straight, "{bent} {mild} {straight}");
+}
+
+#[test]
+fn steps_in_the_metric_are_the_same_again() {
+    let r = in_metric(StepKind::Exact);
+    let (a, b) = (go(&r, &DENSE).unwrap().0, go(&r, &DENSE).unwrap().0);
+    assert!(a.weights.iter().zip(&b.weights).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
 #[test]
 fn a_run_that_diverges_says_so() {
     let mut r = recipe(Method::Train);
@@ -190,13 +255,20 @@ fn a_run_that_diverges_says_so() {
 #[test]
 fn recipes_that_make_no_sense_are_refused() {
     type Change = fn(&mut Recipe);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 13] = [
         ("--sparsity", |r| r.path.sparsity = 1.0),
         ("--sparsity", |r| r.path.sparsity = f64::NAN),
         ("--learning-rate", |r| r.optimization.learning_rate = 0.0),
         ("--refresh", |r| r.path.refresh = 0),
         ("--finish", |r| r.path.finish = 1.0),
         ("--accumulation", |r| r.optimization.accumulation = 0),
+        ("--beta", |r| r.step.beta = f64::NAN),
+        ("--damping", |r| r.step.damping = 0.0),
+        ("--products", |r| r.step.products = 0),
+        ("--metric-batches", |r| r.step.metric_batches = 0),
+        ("--solve-tolerance", |r| r.step.solve_tolerance = 1.0),
+        ("--metric-batches", |r| (r.step.kind, r.optimization.accumulation) = (StepKind::Exact, 2)),
+        ("--step null", |r| (r.step.kind, r.method) = (StepKind::Null, Method::Gradual)),
     ];
     for (flag, change) in changes {
         let mut r = recipe(Method::Fip);

@@ -3,6 +3,8 @@
 use crate::engine::Pattern;
 use crate::fip::recipe::{Anchor, BatchNorms, Method, OptimizerKind, Preset, PullKind, Recipe};
 use crate::fip::schedule::{Decay, Ramp};
+use crate::fip::step::{Precondition, StepKind};
+use crate::geometry::OutputMetric;
 use crate::ops::Distance;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Deserialize;
@@ -34,7 +36,7 @@ pub fn share(s: &str) -> Result<f64, String> {
 
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Path to the sparse subspace")]
-pub struct PathFlags {
+pub struct WayFlags {
     /// What to do: a functionally invariant path, or a baseline: gradual magnitude pruning with labels, the smallest
     /// weights set to zero at once, random ones [default: fip]
     #[arg(long, value_name = "METHOD", value_parser = one_of::<Method>(&["fip", "gradual", "one-shot", "random"]))]
@@ -46,6 +48,11 @@ pub struct PathFlags {
     /// Share of the prunable weights that is zero at the end, as 0.9 or 90%
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub sparsity: Option<f64>,
+}
+
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Path to the sparse subspace")]
+pub struct PathFlags {
     /// Among what the smallest are chosen: global, layer, row, or n:m (as 2:4: two of every four stay), which says
     /// the sparsity as well [default: global]
     #[arg(long, value_name = "SCOPE")]
@@ -53,7 +60,8 @@ pub struct PathFlags {
     /// How pruned weights are drawn to zero: a gradient (l2, l2sq), or a shrinking of its own (prox) [default: prox]
     #[arg(long, value_name = "PULL", value_parser = one_of::<PullKind>(&["l2", "l2sq", "prox"]))]
     pub pull: Option<PullKind>,
-    /// Strength of the pull; with prox, 1 brings pruned weights to zero within --refresh steps [default: 1]
+    /// Strength of the pull; with prox, 1 brings pruned weights to zero within --refresh steps; with exact and null steps
+    /// their length [default: 1]
     #[arg(long, value_name = "λ")]
     pub lambda: Option<f64>,
     /// How the sparsity asked for rises: at once, linearly, fast then slowly [default: cubic]
@@ -76,7 +84,6 @@ pub struct PathFlags {
 impl PathFlags {
     pub fn apply(&self, r: &mut Recipe) {
         let p = &mut r.path;
-        set(&mut p.sparsity, self.sparsity);
         set(&mut p.scope, self.scope);
         set(&mut p.pull, self.pull);
         set(&mut p.lambda, self.lambda);
@@ -85,6 +92,55 @@ impl PathFlags {
         set(&mut p.refresh, self.refresh);
         set(&mut p.finish, self.finish);
         set(&mut p.tolerance, self.tolerance);
+    }
+}
+
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Steps along the path")]
+pub struct StepFlags {
+    /// What the steps before the final projection are solved by: the optimizer on the objective's gradient (gradient);
+    /// equation 4 on the sphere in the metric, towards the projected network (exact); the way there with what the outputs
+    /// feel of it filtered out (null). With the last two a step is --lambda times what is left of the way to the next choice
+    /// of what is pruned [default: gradient]
+    #[arg(long, value_name = "KIND", value_parser = one_of::<StepKind>(&["gradient", "exact", "null"]))]
+    pub step: Option<StepKind>,
+    /// How the metric of exact and null steps measures a change of logits: euclidean, or fisher [default: fisher; euclidean
+    /// for a network that gives one number]
+    #[arg(long, value_name = "METRIC", value_parser = super::metric::output_metric())]
+    pub output_metric: Option<OutputMetric>,
+    /// Batches that the metric is a mean over, drawn anew for every step [default: 1]
+    #[arg(long, value_name = "BATCHES")]
+    pub metric_batches: Option<u64>,
+    /// Weight of the way to the projected network in an exact step, over the metric's largest eigenvalue: less keeps
+    /// the outputs more [default: 0.01]
+    #[arg(long, value_name = "β")]
+    pub beta: Option<f64>,
+    /// What is added to the metric in a null step, over its largest eigenvalue: directions below it count as flat
+    /// [default: 0.01]
+    #[arg(long, value_name = "SHARE")]
+    pub damping: Option<f64>,
+    /// The most products with the metric in a step [default: 100]
+    #[arg(long, value_name = "N")]
+    pub products: Option<usize>,
+    /// Of the residual that a solution in the metric may leave, relative to its right-hand side [default: 0.001]
+    #[arg(long, value_name = "T")]
+    pub solve_tolerance: Option<f64>,
+    /// Whether weights are scaled by the root of the metric's diagonal where a step is solved for [default: none]
+    #[arg(long, value_name = "WHICH", value_parser = one_of::<Precondition>(&["none", "diagonal"]))]
+    pub precondition: Option<Precondition>,
+}
+
+impl StepFlags {
+    pub fn apply(&self, r: &mut Recipe) {
+        let s = &mut r.step;
+        set(&mut s.kind, self.step);
+        set(&mut s.output_metric, self.output_metric);
+        set(&mut s.metric_batches, self.metric_batches);
+        set(&mut s.beta, self.beta);
+        set(&mut s.damping, self.damping);
+        set(&mut s.products, self.products);
+        set(&mut s.solve_tolerance, self.solve_tolerance);
+        set(&mut s.precondition, self.precondition);
     }
 }
 
@@ -245,7 +301,9 @@ mod tests {
         let (p, o, b) = (&r.path, &r.optimization, &r.budget);
         let mut command = Command::new("flags");
         for augment in [
+            WayFlags::augment_args,
             PathFlags::augment_args,
+            StepFlags::augment_args,
             ObjectiveFlags::augment_args,
             OptimizerFlags::augment_args,
             BudgetFlags::augment_args,
@@ -258,6 +316,11 @@ mod tests {
             ("refresh", p.refresh as f64),
             ("finish", p.finish),
             ("tolerance", p.tolerance),
+            ("metric-batches", r.step.metric_batches as f64),
+            ("beta", r.step.beta),
+            ("damping", r.step.damping),
+            ("products", r.step.products as f64),
+            ("solve-tolerance", r.step.solve_tolerance),
             ("distance-weight", r.objective.distance),
             ("labels-weight", r.objective.labels),
             ("learning-rate", o.learning_rate),
@@ -278,6 +341,9 @@ mod tests {
             ("scope", table["path"]["scope"].as_str()),
             ("pull", table["path"]["pull"].as_str()),
             ("ramp", table["path"]["ramp"].as_str()),
+            ("step", table["step"]["kind"].as_str()),
+            ("output-metric", table["step"]["output_metric"].as_str()),
+            ("precondition", table["step"]["precondition"].as_str()),
             ("anchor", table["objective"]["anchor"].as_str()),
             ("distance", table["objective"]["odist"].as_str()),
             ("optimizer", table["optimization"]["optimizer"].as_str()),

@@ -13,6 +13,7 @@ mod eval;
 mod files;
 mod flags;
 mod forward;
+mod frontier;
 mod geodesic;
 mod globals;
 mod jvp;
@@ -21,12 +22,14 @@ mod model;
 mod output;
 mod path;
 mod plan;
+mod points;
 mod project;
 mod quickstart;
 mod report;
 mod require;
 mod resume;
 mod runs;
+mod search;
 mod selftest;
 mod settings;
 mod setup;
@@ -80,6 +83,7 @@ Each verb's --help ends in examples.";
 #[derive(Debug, Subcommand)]
 enum Verb {
     Sparsify(sparsify::Args),
+    Frontier(frontier::Args),
     Train(train::Args),
     Resume(resume::Args),
     Eval(eval::Args),
@@ -113,6 +117,7 @@ pub fn run(cli: Cli) -> Result<()> {
     }
     match cli.verb {
         Verb::Sparsify(args) => sparsify::run(args, &context),
+        Verb::Frontier(args) => frontier::run(args, &context),
         Verb::Train(args) => train::run(args, &context),
         Verb::Resume(args) => resume::run(&args, &context),
         Verb::Eval(args) => eval::run(args, &context),

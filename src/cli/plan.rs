@@ -1,5 +1,6 @@
 //! `fipk plan`: what a run takes of a device's memory, and which batch would fit.
 use super::device::{Numbers, Place, Purpose, Which, memory_of};
+use super::flags::set;
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
@@ -9,6 +10,7 @@ use crate::Result;
 use crate::engine::Dtype;
 use crate::fip::memory::{Footprint, Needs};
 use crate::fip::recipe::Method;
+use crate::fip::step::StepKind;
 use crate::models::Sample;
 use crate::report::numbers::{bytes, grouped};
 use serde_json::{Map, Value, json};
@@ -22,6 +24,7 @@ use serde_json::{Map, Value, json};
 #[command(after_help = "\
 Examples:
   fipk plan --model bert-sst2 --batch 32 --tokens 128
+  fipk plan --model bert-sst2 --step exact
   fipk plan --model bert-sst2 --batch 512 --tokens 512 --dtype bf16 --memory 80GiB --json")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
@@ -30,6 +33,10 @@ pub struct Args {
     /// What the run does [default: fip]
     #[arg(long, value_name = "METHOD", value_parser = super::flags::method())]
     method: Option<Method>,
+    /// What the path's steps are solved by; with exact and null the metric's vectors and programs are counted too
+    /// [default: gradient]
+    #[arg(long, value_name = "KIND", value_parser = super::flags::one_of::<StepKind>(&["gradient", "exact", "null"]))]
+    step: Option<StepKind>,
     /// Examples in a batch [default: 16; 64 for an mlp]
     #[arg(long, value_name = "EXAMPLES", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
@@ -77,7 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let batch = args.batch.map(|n| n as usize);
     let config = &model.network.config;
     let quiet = Context { device: Some(Which::Cpu), dtype: None, ..context.clone() };
-    let recipe = Settings::resolve(&quiet, Some(config), args.method, None, batch)?.recipe();
+    let mut recipe = Settings::resolve(&quiet, Some(config), args.method, None, batch)?.recipe();
+    set(&mut recipe.step.kind, args.step);
+    recipe.check()?;
     let layout = model.layout(&recipe.roles)?;
     let sample = match model.network.max_tokens() {
         Some(limit) => Sample::Tokens(args.tokens.map_or(of_file.max_length, |n| n as usize).min(limit)),
@@ -98,6 +107,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         "dtype": numbers(dtype),
         "batch": recipe.budget.batch,
         "tokens": sample.tokens(),
+        "step": recipe.step.kind,
         "bytes": found.parts.iter().map(|(what, n)| (what.replace(' ', "_"), json!(n))).collect::<Map<_, _>>(),
         "activations_by_program": found.programs.iter().map(|(what, n)| (what.to_string(), json!(n))).collect::<Map<_, _>>(),
         "total": found.total(),
@@ -108,6 +118,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     });
     let mut rows =
         vec![("device", format!("{device}, {}", numbers(dtype))), ("batch", shape(recipe.budget.batch, sample))];
+    if recipe.step.in_metric() && recipe.method == Method::Fip {
+        let step = &recipe.step;
+        let (kind, products) = (step.kind.as_str(), step.products);
+        let over = if step.metric_batches == 1 { "a batch".into() } else { format!("{} batches", step.metric_batches) };
+        rows.push(("step", format!("{kind}: at most {products} products with the metric of {over}")));
+    }
     rows.extend(told(&found));
     if kept > 0 {
         rows.push(("teacher logits", format!("{} of main memory", bytes(kept as u64))));

@@ -1,9 +1,11 @@
 //! `fipk resume`: a run that was stopped goes on.
+use super::frontier;
 use super::globals::Context;
-use super::runs::{self, METRICS, MODEL, Manner};
+use super::points::finished;
+use super::runs::{self, MODEL, Manner};
+use super::search::Search;
 use super::settings::{self, Settings};
 use super::setup::Setup;
-use crate::report::{Event, record};
 use crate::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let hint = "name the folder that was given as --out of `fipk sparsify` or `fipk train`";
         return Err(Error::data(place, format!("not a run: no {} in it", settings::FILE), hint));
     }
-    if let Some(status) = finished(args)? {
+    if let Some(status) = finished(&args.run)? {
         context
             .output
             .remark(format!("{place} is finished ({status}); its model is {}", args.run.join(MODEL).display()));
@@ -41,19 +43,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             false => Ok(()),
         };
     }
-    let setup = Setup::new(Settings::read(&args.run)?, context)?;
-    runs::drive(&setup, &args.run, &Manner::new(context.output)).map(drop)
-}
-
-/// How the run ended, if it came to its end.
-fn finished(args: &Args) -> Result<Option<String>> {
-    let metrics = args.run.join(METRICS);
-    if !metrics.is_file() || !args.run.join(MODEL).is_dir() {
-        return Ok(None);
+    let settings = Settings::read(&args.run)?;
+    if settings.frontier.is_some() {
+        return frontier::drive(&args.run, context);
     }
-    let last = record::read(&metrics)?.pop().map(|r| r.event);
-    Ok(match last {
-        Some(Event::End(end)) if end.status == "done" || end.status == "target not met" => Some(end.status),
-        _ => None,
-    })
+    if settings.drift.is_some() {
+        return Search::new(settings, context)?.drive(&args.run, context);
+    }
+    let setup = Setup::new(settings, context)?;
+    runs::drive(&setup, &args.run, &Manner::new(context.output)).map(drop)
 }

@@ -7,8 +7,9 @@ use super::setup::Setup;
 use super::stop;
 use crate::data::preprocess;
 use crate::fip::evaluate::Evaluation;
+use crate::fip::path::Origin;
 use crate::fip::recipe::{BatchNorms, Method};
-use crate::fip::run::{Job, Outcome, Run};
+use crate::fip::run::{Job, Keep, Outcome, Run};
 use crate::models::folder;
 use crate::params::atomic::Folder;
 use crate::params::{Role, Span};
@@ -62,6 +63,16 @@ pub fn drive(setup: &Setup, out: &Path, manner: &Manner) -> Result<Outcome> {
         held_out,
         recipe: setup.settings.recipe(),
         checkpoints: Some(out.join(CHECKPOINTS)),
+        path: setup.settings.store_path.as_ref().map(|dir| Keep {
+            dir: dir.clone(),
+            origin: Origin {
+                model: setup.settings.model.clone().unwrap_or_default(),
+                model_sha256: setup.fingerprint.clone(),
+                data: setup.settings.data.clone().unwrap_or_default(),
+                seed: setup.settings.budget.seed,
+            },
+            every: setup.settings.path_every,
+        }),
         model: setup.fingerprint.clone(),
     };
     let engine = open_engine(setup.place, setup.layout.clone())?;
@@ -131,6 +142,15 @@ fn start(setup: &Setup, command: String, device: String) -> report::Start {
         version: env!("CARGO_PKG_VERSION").into(),
         parameters: setup.layout.parameters() as u64,
         prunable: if prunes { count(Role::Prunable) } else { 0 },
+        step: match s.step.in_metric() {
+            true => format!(
+                "{} in the {} metric, {} products at most",
+                s.step.kind.as_str(),
+                s.step.output_metric.as_str(),
+                s.step.products
+            ),
+            false => String::new(),
+        },
         target_sparsity: prunes.then_some(s.path.sparsity),
         head: setup.new_head.clone(),
         image_size: s.image_size.map(|size| size.to_string()).unwrap_or_default(),

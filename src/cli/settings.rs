@@ -1,12 +1,15 @@
 //! A run resolved: preset, then configuration file, then flags. Its TOML form is `config.toml` of the run folder, and
 //! reading that back gives the same run.
 use super::device::{Numbers, Place, Purpose, Which};
+use super::frontier::Frontier;
 use super::globals::Context;
 use super::require::Requirement;
 use super::size::ImageSize;
 use crate::data::Spec;
 use crate::engine::Pattern;
-use crate::fip::recipe::{Budget, Method, Objective, Optimization, Path as SparsePath, Preset, Recipe};
+use crate::fip::drift::Budget;
+use crate::fip::recipe::{Budget as Length, Method, Objective, Optimization, Path as SparsePath, Preset, Recipe};
+use crate::fip::step::Stepping;
 use crate::models::config::Config;
 use crate::params::Roles;
 use crate::params::save::Precision;
@@ -58,6 +61,17 @@ pub struct Settings {
     /// A head that the model has is drawn anew, for the data's labels.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub new_head: bool,
+    /// How far outputs may drift: the sparsity is then the most that is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Budget>,
+    /// How near the highest sparsity that keeps the limits is looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift_resolution: Option<f64>,
+    /// Where the networks of the path are stored, and how many steps lie between two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_every: Option<u64>,
     /// Most tokens of a text, special ones included.
     pub max_length: usize,
     /// The size of images, where it is not the model's own.
@@ -76,10 +90,14 @@ pub struct Settings {
     pub preset: Preset,
     pub method: Method,
     pub path: SparsePath,
+    pub step: Stepping,
     pub objective: Objective,
     pub optimization: Optimization,
-    pub budget: Budget,
+    pub budget: Length,
     pub roles: Roles,
+    /// The runs of `fipk frontier`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frontier: Option<Frontier>,
 }
 
 impl Default for Settings {
@@ -92,6 +110,10 @@ impl Default for Settings {
             eval_data: None,
             preprocessor: None,
             new_head: false,
+            drift: None,
+            drift_resolution: None,
+            store_path: None,
+            path_every: None,
             max_length: 128,
             image_size: None,
             threads: None,
@@ -102,10 +124,12 @@ impl Default for Settings {
             preset: Preset::Fip,
             method: Method::Fip,
             path: SparsePath::default(),
+            step: Stepping::default(),
             objective: Objective::default(),
             optimization: Optimization::default(),
-            budget: Budget::default(),
+            budget: Length::default(),
             roles: Roles::default(),
+            frontier: None,
         }
     }
 }
@@ -116,6 +140,7 @@ impl Settings {
             method: self.method,
             objective: self.objective.clone(),
             path: self.path.clone(),
+            step: self.step.clone(),
             optimization: self.optimization.clone(),
             budget: self.budget.clone(),
             roles: self.roles.clone(),
@@ -123,7 +148,7 @@ impl Settings {
     }
 
     pub fn set_recipe(&mut self, r: Recipe) {
-        (self.method, self.objective, self.path) = (r.method, r.objective, r.path);
+        (self.method, self.objective, self.path, self.step) = (r.method, r.objective, r.path, r.step);
         (self.optimization, self.budget, self.roles) = (r.optimization, r.budget, r.roles);
     }
 
@@ -227,7 +252,22 @@ impl Settings {
                     "leave --sparsity out",
                 ));
             }
+            if self.drift.is_some() {
+                let what = format!("scope {n}:{m} has one sparsity, and there is nothing to search");
+                return Err(Error::usage("--drift", what, "take another --scope, or `fipk drift` afterwards"));
+            }
             self.path.sparsity = implied;
+        }
+        if let Some(got) = self.drift_resolution.filter(|r| !(*r > 0.0 && *r < 1.0)) {
+            let hint = "give a share between 0 and 1, as 0.01";
+            return Err(Error::usage("--drift-resolution", format!("{got} makes no sense"), hint));
+        }
+        if self.drift.is_some() && self.store_path.is_some() {
+            let what = "a search for a sparsity takes many paths, and would store them all in one";
+            return Err(Error::usage("--path", what, "leave --drift out, or store the path of one of its candidates"));
+        }
+        if self.path_every == Some(0) {
+            return Err(Error::usage("--path-every", "0 makes no sense", "give at least 1"));
         }
         self.recipe().check()
     }
@@ -244,7 +284,7 @@ impl Settings {
         {
             *arch = absolute(Path::new(arch.as_str()))?.display().to_string();
         }
-        if let Some(path) = &mut self.preprocessor {
+        for path in [&mut self.preprocessor, &mut self.store_path].into_iter().flatten() {
             *path = absolute(path)?;
         }
         for spec in [&mut self.data, &mut self.eval_data].into_iter().flatten().filter(|spec| *spec != "none") {

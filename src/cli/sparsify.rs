@@ -1,20 +1,27 @@
 //! `fipk sparsify`: a network moved to a sparse subspace, by an invariant path or a baseline.
 use super::files::{DataFlags, OutFlags};
-use super::flags::{BudgetFlags, ObjectiveFlags, OptimizerFlags, PathFlags, RoleFlags};
+use super::flags::{
+    BudgetFlags, ObjectiveFlags, OptimizerFlags, PathFlags, RoleFlags, StepFlags, WayFlags, set, share,
+};
 use super::globals::Context;
 use super::model::Model;
 use super::output::facts;
 use super::project::{missing, require_sparsity};
 use super::runs::{self, Manner};
+use super::search::{HIGHEST, Search};
 use super::settings::Settings;
 use super::setup::{self, Setup, Source};
-use crate::Result;
+use crate::fip::drift::Budget;
+use crate::fip::recipe::{Method, Preset, Recipe};
+use crate::geometry::OutputMetric;
 use crate::models::Head;
 use crate::ops::Distance;
 use crate::params::Role;
 use crate::report::Table;
 use crate::report::numbers::grouped;
+use crate::{Error, Result};
 use serde_json::json;
+use std::path::PathBuf;
 
 /// Make a network sparse along a path on which its outputs stay put
 ///
@@ -31,6 +38,8 @@ Examples:
   fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --sparsity 60% --dry-run
   fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --scope 2:4 --epochs 3 --out run24
   fipk sparsify --model lenet --data mnist:MNIST --sparsity 0.96 --method gradual --out baseline
+  fipk sparsify --model lenet --data mnist:MNIST --sparsity 0.9 --step exact --steps 200 --out exact
+  fipk sparsify --model bert-sst2 --data glue/sst2:SST-2 --drift 'kl<=0.01,flips<=0.5%' --out kept
   fipk sparsify --config run/config.toml --sparsity 0.7 --out run70 --require 'accuracy>=0.9'")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
@@ -44,7 +53,22 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    way: WayFlags,
+    #[command(flatten)]
+    tuning: Tuning,
+    #[command(flatten)]
+    drift: DriftFlags,
+    #[command(flatten)]
+    keep: KeepFlags,
+}
+
+/// Everything about a path but where it starts, where it leads and what is written.
+#[derive(Debug, Default, clap::Args)]
+pub struct Tuning {
+    #[command(flatten)]
     path: PathFlags,
+    #[command(flatten)]
+    step: StepFlags,
     #[command(flatten)]
     objective: ObjectiveFlags,
     #[command(flatten)]
@@ -58,16 +82,69 @@ pub struct Args {
     freeze: Vec<String>,
 }
 
+impl Tuning {
+    pub fn apply(&self, recipe: &mut Recipe) {
+        self.path.apply(recipe);
+        self.step.apply(recipe);
+        self.objective.apply(recipe);
+        self.optimizer.apply(recipe);
+        self.budget.apply(recipe);
+        self.roles.apply(recipe);
+        if !self.freeze.is_empty() {
+            recipe.roles.freeze.clone_from(&self.freeze);
+        }
+    }
+}
+
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Drift budget")]
+struct DriftFlags {
+    /// Find the highest sparsity, up to --sparsity (0.99 unless it is given), that keeps these limits on held-out data:
+    /// 'kl<=0.01,flips<=0.5%', with kl, euclidean, bhattacharyya and hellinger by their mean or .median, .p90, .p99, .max.
+    /// The search halves the interval of sparsities with a whole run each, and chooses by one half of the held-out data; the
+    /// other half, which it never saw, gives the certificate in drift.json
+    #[arg(long, value_name = "LIMITS")]
+    drift: Option<Budget>,
+    /// How near that sparsity is looked for [default: 0.01]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    drift_resolution: Option<f64>,
+}
+
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Stored path")]
+struct KeepFlags {
+    /// Store networks on the way as a path that `fipk path` reads: each as its compressed difference from the one before
+    #[arg(long = "path", value_name = "DIR")]
+    store_path: Option<PathBuf>,
+    /// Steps between two stored networks [default: a twentieth of the run]
+    #[arg(long, value_name = "STEPS")]
+    path_every: Option<u64>,
+}
+
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let mut settings = resolve(&args, context)?;
     args.data.apply(&mut settings);
     if args.dry_run {
         return dry_run(&settings, context);
     }
-    require_sparsity(&settings, args.path.sparsity, context)?;
-    settings.check(args.path.sparsity.is_some())?;
+    if settings.drift.is_none() {
+        require_sparsity(&settings, args.way.sparsity, context)?;
+    }
+    settings.check(args.way.sparsity.is_some())?;
     let folder = setup::claim(args.out.out.as_deref(), args.out.overwrite)?;
     settings.absolute()?;
+    if settings.drift.is_some() {
+        let search = Search::new(settings, context)?;
+        let out = setup::found(folder, search.settings())?;
+        return search.drive(&out, context);
+    }
+    if let Some(dir) = settings.store_path.as_deref().filter(|dir| dir.exists()) {
+        let empty = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+        if !empty {
+            let what = "it is there, and not empty";
+            return Err(Error::usage(format!("--path {}", dir.display()), what, "name a new folder for the path"));
+        }
+    }
     let setup = Setup::new(settings, context)?;
     let out = setup::found(folder, &setup.settings)?;
     runs::drive(&setup, &out, &Manner::new(context.output)).map(drop)
@@ -82,27 +159,46 @@ fn resolve(args: &Args, context: &Context) -> Result<Settings> {
         .ok_or_else(|| missing("--model", "a folder or a Hugging Face id"))?;
     let image_size = args.data.image_size.or(of_file.image_size);
     let source = Source::open(&Settings { model: Some(model.clone()), image_size, ..of_file })?;
-    let mut settings =
-        Settings::resolve(context, Some(&source.config), args.path.method, args.path.preset, args.budget.batch)?;
+    let mut settings = resolved(&source, context, args.way.method, args.way.preset, &args.tuning)?;
     // What a configuration says of a network from scratch, or of a head, was for the run that made the model.
     (settings.model, settings.arch, settings.preprocessor, settings.new_head) = (Some(model), None, None, false);
-    let chosen =
-        context.file.as_ref().is_some_and(|(_, t)| t.get("objective").is_some_and(|o| o.get("odist").is_some()));
-    let head = source.folder.as_ref().map(|f| f.head(None)).transpose()?;
-    if head == Some(Head::Regression) && !chosen {
-        // The others compare classes, and one number has none.
-        settings.objective.odist = Distance::Euclidean;
+    set(&mut settings.path.sparsity, args.way.sparsity);
+    settings.frontier = None;
+    settings.drift = args.drift.drift.clone().or(settings.drift);
+    settings.drift_resolution = args.drift.drift_resolution.or(settings.drift_resolution);
+    let by_file = context.file.as_ref().is_some_and(|f| f.1.get("path").is_some_and(|p| p.get("sparsity").is_some()));
+    if settings.drift.is_some() && args.way.sparsity.is_none() && !by_file {
+        settings.path.sparsity = HIGHEST;
     }
+    settings.store_path = args.keep.store_path.clone().or(settings.store_path);
+    settings.path_every = args.keep.path_every.or(settings.path_every);
     args.out.apply(&mut settings);
-    let mut recipe = settings.recipe();
-    args.path.apply(&mut recipe);
-    args.objective.apply(&mut recipe);
-    args.optimizer.apply(&mut recipe);
-    args.budget.apply(&mut recipe);
-    args.roles.apply(&mut recipe);
-    if !args.freeze.is_empty() {
-        recipe.roles.freeze.clone_from(&args.freeze);
+    Ok(settings)
+}
+
+/// The settings of a way to a sparse network: preset, file, flags.
+pub fn resolved(
+    source: &Source,
+    context: &Context,
+    method: Option<Method>,
+    preset: Option<Preset>,
+    tuning: &Tuning,
+) -> Result<Settings> {
+    let mut settings = Settings::resolve(context, Some(&source.config), method, preset, tuning.budget.batch)?;
+    let file = context.file.as_ref().map(|f| &f.1);
+    let chosen = |table: &str, key: &str| file.is_some_and(|t| t.get(table).is_some_and(|o| o.get(key).is_some()));
+    let head = source.folder.as_ref().map(|f| f.head(None)).transpose()?;
+    if head == Some(Head::Regression) {
+        // The others compare classes, and one number has none.
+        if !chosen("objective", "odist") {
+            settings.objective.odist = Distance::Euclidean;
+        }
+        if !chosen("step", "output_metric") {
+            settings.step.output_metric = OutputMetric::Euclidean;
+        }
     }
+    let mut recipe = settings.recipe();
+    tuning.apply(&mut recipe);
     settings.set_recipe(recipe);
     Ok(settings)
 }

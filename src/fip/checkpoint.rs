@@ -26,6 +26,12 @@ pub struct State {
     /// The bits of the last threshold.
     pub threshold: u32,
     pub sparsity: f64,
+    /// The bits of the metric's largest eigenvalue, where steps are solved for in it.
+    #[serde(default)]
+    pub largest: u64,
+    /// Whether it was said that steps are not solved for well.
+    #[serde(default)]
+    pub warned: bool,
     /// SHA-256 of the model the run started from, and of its training data.
     pub model: String,
     pub data: String,

@@ -129,13 +129,39 @@ pub fn mean_distance(kind: Distance, z: &[f32], teacher: &[f32], outputs: usize)
     total / (z.len() / outputs.max(1)).max(1) as f64
 }
 
+/// The distances that drift is measured by, in the order of [`Apart::distances`].
+pub const KINDS: [Distance; 4] = [Distance::Euclidean, Distance::Bhattacharyya, Distance::Kl, Distance::Hellinger];
+
+/// How far apart the outputs of two networks are, example by example.
+///
+/// An example's distance is that of its logits; for a network with logits at every token, the mean over its attended
+/// positions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Apart {
+    pub distances: [Vec<f64>; 4],
+    /// The share of an example's positions on which another class comes first; none for a network that gives one number.
+    pub flips: Option<Vec<f64>>,
+    /// Positions that count, and those of them with the same first class.
+    pub examples: Vec<(usize, usize)>,
+}
+
+impl Apart {
+    pub fn len(&self) -> usize {
+        self.distances[0].len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Of one kind.
+    pub fn of(&self, kind: Distance) -> &[f64] {
+        KINDS.iter().position(|k| *k == kind).map_or(&[], |i| &self.distances[i])
+    }
+}
+
 /// How far apart the outputs of two networks are on `data`: `a` and `b` give the logits of a batch.
 ///
-/// A sample's distance is that of its logits; for a network with logits at every token, the mean over its
-/// attended positions.
-///
 /// # Errors
-/// Those of `a` and `b`; [`Error::Model`] where the two differ in their number of outputs.
+/// Those of `a` and `b`; [`Error::Model`] where the two differ in their number of outputs; [`Error::NotFinite`].
 pub fn drift(
     data: &dyn Dataset,
     batch: usize,
@@ -143,18 +169,38 @@ pub fn drift(
     a: impl FnMut(&Batch) -> Result<Vec<f32>>,
     b: impl FnMut(&Batch) -> Result<Vec<f32>>,
 ) -> Result<Drift> {
-    ahead(Batches::in_order(data, batch)?, |batches| apart(batches, head, a, b))
+    let found = apart(data, batch, head, a, b)?;
+    let quantiles = KINDS.iter().zip(&found.distances).map(|(k, d)| Ok((k.to_string(), Quantiles::of(k.as_str(), d)?)));
+    let (positions, same) = found.examples.iter().fold((0, 0), |(p, s), e| (p + e.0, s + e.1));
+    Ok(Drift {
+        examples: found.len() as u64,
+        distances: quantiles.collect::<Result<_>>()?,
+        same_top1: found.flips.as_ref().map(|_| same as f64 / positions.max(1) as f64),
+        ..Drift::default()
+    })
 }
 
-fn apart(
-    batches: &mut Ahead<Result<Batch>>,
+/// The same, example by example in the order of the batches; what is not a number stays so.
+///
+/// # Errors
+/// Those of `a` and `b`; [`Error::Model`] where the two differ in their number of outputs.
+pub fn apart(
+    data: &dyn Dataset,
+    batch: usize,
     head: Head,
     mut a: impl FnMut(&Batch) -> Result<Vec<f32>>,
     mut b: impl FnMut(&Batch) -> Result<Vec<f32>>,
-) -> Result<Drift> {
-    const KINDS: [Distance; 4] = [Distance::Euclidean, Distance::Bhattacharyya, Distance::Kl, Distance::Hellinger];
-    let mut found: [Vec<f64>; 4] = Default::default();
-    let (mut same, mut positions) = (0usize, 0usize);
+) -> Result<Apart> {
+    ahead(Batches::in_order(data, batch)?, |batches| each_apart(batches, head, &mut a, &mut b))
+}
+
+fn each_apart(
+    batches: &mut Ahead<Result<Batch>>,
+    head: Head,
+    a: &mut dyn FnMut(&Batch) -> Result<Vec<f32>>,
+    b: &mut dyn FnMut(&Batch) -> Result<Vec<f32>>,
+) -> Result<Apart> {
+    let mut found = Apart { flips: (head != Head::Regression).then(Vec::new), ..Apart::default() };
     for batch in batches {
         let batch = batch?;
         let (z, t) = (b(&batch)?, a(&batch)?);
@@ -168,19 +214,16 @@ fn apart(
         for sample in 0..batch.examples.len() {
             let rows: Vec<usize> = (sample * per_sample..(sample + 1) * per_sample).filter(|&r| counts[r]).collect();
             let line = |x: &[f32], r: usize| x[r * outputs..(r + 1) * outputs].to_vec();
-            for (kind, found) in KINDS.iter().zip(&mut found) {
+            for (kind, found) in KINDS.iter().zip(&mut found.distances) {
                 let total: f64 = rows.iter().map(|&r| row(*kind, &line(&z, r), &line(&t, r))).sum();
                 found.push(total / rows.len().max(1) as f64);
             }
-            positions += rows.len();
-            same += rows.iter().filter(|&&r| argmax(&line(&z, r)) == argmax(&line(&t, r))).count();
+            let same = rows.iter().filter(|&&r| argmax(&line(&z, r)) == argmax(&line(&t, r))).count();
+            found.examples.push((rows.len(), same));
+            if let Some(flips) = &mut found.flips {
+                flips.push(1.0 - same as f64 / rows.len().max(1) as f64);
+            }
         }
     }
-    let quantiles = KINDS.iter().zip(&found).map(|(k, d)| Ok((k.to_string(), Quantiles::of(k.as_str(), d)?)));
-    Ok(Drift {
-        examples: found[0].len() as u64,
-        distances: quantiles.collect::<Result<_>>()?,
-        same_top1: (head != Head::Regression).then(|| same as f64 / positions.max(1) as f64),
-        ..Drift::default()
-    })
+    Ok(found)
 }

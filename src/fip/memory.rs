@@ -1,9 +1,10 @@
 //! What a run takes of a device's memory, from its programs, before it starts.
 use super::objective;
 use super::recipe::{Method, Objective, Recipe};
+use super::step::Precondition;
 use crate::engine::{Arenas, Dtype, workspace};
 use crate::graph::{Mode, Program, Wrt};
-use crate::models::{Network, Sample};
+use crate::models::{Head, Network, Sample};
 use crate::params::{Layout, Role};
 use crate::{Error, Result};
 
@@ -49,7 +50,11 @@ impl Needs<'_> {
         let step = gradient(self.network, &r.objective, self.layout, rows, self.sample, self.dtype)?;
         // Evaluations take at least this many at once.
         let looks = forward(self.network, rows.max(32), self.sample, self.dtype)?;
-        let arenas = step.shared(looks);
+        let in_metric = r.step.in_metric() && r.method == Method::Fip;
+        let arenas = match in_metric {
+            true => step.shared(looks).shared(metric(self.network, self.layout, rows, self.sample, self.dtype)?),
+            false => step.shared(looks),
+        };
         Ok(Footprint {
             programs: [("forward", looks.activations), ("reverse", step.activations)],
             parts: vec![
@@ -58,6 +63,7 @@ impl Needs<'_> {
                 ("gradient", vector),
                 ("moments", moments * vector),
                 ("bf16 shadows", read * shadow),
+                ("steps in the metric", if in_metric { self.solving(rows) * vector } else { 0 }),
                 ("mask", mask),
                 ("workspace", if self.dtype.is_some() { workspace(self.layout) } else { 0 }),
                 ("activations", arenas.activations),
@@ -65,6 +71,20 @@ impl Needs<'_> {
                 ("scratch", arenas.scratch),
             ],
         })
+    }
+
+    /// Vectors that a step in the metric takes: w − w_p, ψ, the goal, b, what is drawn back, a residual, a product and a
+    /// factor of it; two more for a diagonal. Where there are fewer weights than outputs, Krylov vectors are weights too.
+    fn solving(&self, rows: usize) -> usize {
+        let step = &self.recipe.step;
+        let outputs = match self.network.head {
+            // A vocabulary at every token.
+            Head::MaskedLm => usize::MAX,
+            head => rows * step.metric_batches as usize * head.outputs(),
+        };
+        let trained = self.layout.count(Role::Prunable) + self.layout.count(Role::Free);
+        let krylov = if outputs < trained { 0 } else { step.products };
+        8 + krylov + if step.precondition == Precondition::Diagonal { 2 } else { 0 }
     }
 
     /// The largest batch whose run takes no more than `bytes`; none if not one sample fits.
@@ -90,6 +110,15 @@ pub fn gradient(
 ) -> Result<Arenas> {
     let graph = objective::graph(network, objective, rows, sample)?;
     Arenas::of(&objective::reverse(&graph, layout)?, dtype)
+}
+
+/// Of the programs for J v and Jᵀ u of the logits.
+pub fn metric(network: &Network, layout: &Layout, rows: usize, sample: Sample, dtype: Option<Dtype>) -> Result<Arenas> {
+    let graph = network.graph(rows, sample)?;
+    let frozen = layout.with_role(Role::Frozen).map(|s| s.name.clone()).collect();
+    let wrt = Wrt { frozen, ..Wrt::params() };
+    let of = |mode| Arenas::of(&Program::compile(&graph, mode, &wrt, "logits")?, dtype);
+    Ok(of(Mode::Tangent)?.shared(of(Mode::Reverse)?))
 }
 
 /// An error of memory in a batch of `rows` names the batch that would fit, by what `needs` says that others take.

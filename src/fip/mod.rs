@@ -1,5 +1,6 @@
 //! Functionally invariant paths: from a trained network towards a sparse subspace, its outputs held in place.
 pub mod checkpoint;
+pub mod drift;
 pub mod evaluate;
 pub mod geodesics;
 pub mod memory;
@@ -13,4 +14,5 @@ pub mod run;
 pub mod runner;
 pub mod schedule;
 pub mod statistics;
+pub mod step;
 pub mod teacher;

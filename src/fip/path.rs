@@ -182,6 +182,26 @@ impl Stored {
         self.save()
     }
 
+    /// Keep the points from the first on for as long as `keep` says so, and let go of the rest.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn cut(&mut self, keep: impl Fn(&Point) -> bool) -> Result<()> {
+        let (before, kept) = (self.index.points.len(), self.index.points.iter().take_while(|p| keep(p)).count());
+        if kept == before {
+            return Ok(());
+        }
+        self.index.points.truncate(kept);
+        self.last.clear();
+        // The index first: files that it does not name are of no path.
+        self.save()?;
+        for nth in kept..before {
+            let file = self.file(nth);
+            fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        }
+        Ok(())
+    }
+
     fn save(&self) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.index)
             .map_err(|e| Error::data(INDEX, e.to_string(), "facts of a point must be finite numbers"))?;

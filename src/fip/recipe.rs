@@ -1,5 +1,6 @@
 //! A run as data: what is minimised, how the path to the sparse subspace goes, and the presets.
 use super::schedule::{Decay, Ramp};
+use super::step::{StepKind, Stepping};
 use crate::engine::{Optimizer, Pattern};
 use crate::params::Roles;
 use crate::{Error, Result};
@@ -213,6 +214,8 @@ pub struct Recipe {
     pub method: Method,
     pub objective: Objective,
     pub path: Path,
+    /// How the steps before the final projection are taken; those after it are the optimizer's.
+    pub step: Stepping,
     pub optimization: Optimization,
     pub budget: Budget,
     pub roles: Roles,
@@ -318,10 +321,33 @@ impl Recipe {
             ),
         ];
         match rules.into_iter().find(|r| !r.1) {
-            None => Ok(()),
+            None => self.check_step(),
             Some((flag, _, got, wanted)) => {
                 Err(Error::usage(flag, format!("{got} makes no sense"), format!("give {wanted}")))
             }
         }
+    }
+
+    /// Whether the steps of this path can be taken as they are asked for.
+    fn check_step(&self) -> Result<()> {
+        self.step.check()?;
+        let step = format!("--step {}", self.step.kind.as_str());
+        if self.step.kind == StepKind::Gradient {
+            return Ok(());
+        }
+        if self.method != Method::Fip {
+            let what = "only a functionally invariant path has steps in the metric";
+            return Err(Error::usage(step, what, "leave it out, or take --method fip"));
+        }
+        if self.objective.batch_norm == BatchNorms::Running {
+            let what =
+                "the metric looks at batch norms' running averages, which --batch-norm running lets follow the batches";
+            return Err(Error::usage(step, what, "take --batch-norm frozen or reestimated"));
+        }
+        if self.optimization.accumulation > 1 {
+            let what = "a step in the metric is no mean of gradients";
+            return Err(Error::usage(step, what, "give --metric-batches in place of --accumulation"));
+        }
+        Ok(())
     }
 }

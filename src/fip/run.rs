@@ -2,12 +2,15 @@
 //! different recipes (METHOD, algorithm 2), one checkpoint format and one way to resume.
 use super::checkpoint::{Checkpoint, State};
 use super::evaluate::Evaluation;
+use super::path::Stored;
 use super::plan::Plan;
 use super::recipe::{Anchor, Method, Recipe};
-use super::runner::{Losses, Runner};
+use super::runner::Runner;
+use super::step::{Given, Goal, Gradient, Seen, Solved, Stepper, Taken};
 use super::teacher::Teacher;
 use crate::data::{Ahead, Batch, Cursor, Dataset, Epochs, ahead};
-use crate::engine::{Census, Clip, Engine, Mask, Stepped, Update, Updated, Vector};
+use crate::engine::{Census, Clip, Engine, Mask, Update, Updated, Vector};
+use crate::geometry::OutputMetric;
 use crate::models::{Head, Network};
 use crate::ops::Distance;
 use crate::params::Role;
@@ -19,6 +22,11 @@ use std::time::Instant;
 
 mod looks;
 mod projection;
+mod stored;
+pub use stored::Keep;
+
+/// A relative residual above this is worth a warning.
+const MISSED: f64 = 0.1;
 
 /// Training batches that a second thread makes ahead, each with the cursor behind it.
 type Feed = Ahead<Result<(Batch, Cursor)>>;
@@ -33,6 +41,8 @@ pub struct Job<'a> {
     pub recipe: Recipe,
     /// Where checkpoints go; none are written without it.
     pub checkpoints: Option<PathBuf>,
+    /// Where networks on the way go, if they are to be stored.
+    pub path: Option<Keep>,
     /// SHA-256 of the model: a checkpoint of another one is refused.
     pub model: String,
 }
@@ -66,16 +76,14 @@ pub struct Run<'a> {
     projected: Option<Vector>,
     mask: Option<Mask>,
     teacher: Option<Teacher>,
+    /// w − w_p, for steps in the metric.
+    pulled: Option<Vector>,
     census: Option<Census>,
+    /// Of the path, and of the steps inside the subspace.
+    stepper: Box<dyn Stepper>,
+    finishing: Gradient,
+    stored: Option<Stored>,
     resumed: bool,
-}
-
-/// What an optimizer step came to.
-#[derive(Default)]
-struct Advanced {
-    losses: Losses,
-    examples: u64,
-    stepped: Stepped,
 }
 
 impl<'a> Run<'a> {
@@ -92,6 +100,10 @@ impl<'a> Run<'a> {
         {
             let what = format!("{} compares classes, and this network gives one number", r.objective.odist);
             return Err(Error::usage("--distance", what, "use --distance euclidean"));
+        }
+        if job.network.head == Head::Regression && r.step.in_metric() && r.step.output_metric == OutputMetric::Fisher {
+            let what = "fisher compares classes, and this network gives one number";
+            return Err(Error::usage("--output-metric", what, "use --output-metric euclidean"));
         }
         let prunes = r.method != Method::Train;
         if prunes && engine.layout().count(Role::Prunable) == 0 {
@@ -145,9 +157,31 @@ impl<'a> Run<'a> {
             }
             state = c.state;
         }
+        let stored = Self::open_path(job, &*engine, resumed.then_some(state.step))?;
         let runner = Runner::new(engine, job.network.clone(), r.objective.clone());
         let plan = Plan::new(r, job.train.len());
-        Ok(Self { job, plan, runner, state, w, g, m, v, dense, projected: None, mask, teacher, census: None, resumed })
+        let (stepper, finishing) = (r.step.stepper(), Gradient::default());
+        let (projected, pulled, census) = (None, None, None);
+        Ok(Self {
+            job,
+            plan,
+            runner,
+            state,
+            w,
+            g,
+            m,
+            v,
+            dense,
+            projected,
+            mask,
+            teacher,
+            pulled,
+            census,
+            stepper,
+            finishing,
+            stored,
+            resumed,
+        })
     }
 
     pub fn plan(&self) -> Plan {
@@ -202,8 +236,19 @@ impl<'a> Run<'a> {
                 self.save()?;
                 return Err(Error::Interrupted(format!("{} of {} steps are saved", self.state.step, self.steps())));
             }
-            tell(self.advance(feed)?.into())?;
+            let step = self.advance(feed)?;
+            let missed = step.solve.clone().filter(|s| s.products > 0 && s.residual > MISSED);
+            tell(step.into())?;
+            if let Some(s) = missed.filter(|_| !std::mem::replace(&mut self.state.warned, true)) {
+                let what = "a step in the metric missed its optimality system by";
+                let message =
+                    format!("{what} {:.2} after {} products; allow more with --products", s.residual, s.products);
+                tell(report::Warning { message }.into())?;
+            }
             let last = self.state.step == self.steps();
+            if !last {
+                self.keep_point(false)?;
+            }
             if every > 0 && self.state.step.is_multiple_of(every) && !last {
                 let (w, network) = self.looked_at()?;
                 if let Some(e) = self.evaluate(w)? {
@@ -219,6 +264,7 @@ impl<'a> Run<'a> {
             self.project()?;
         }
         self.reestimate(self.w)?;
+        self.keep_point(true)?;
         self.save()?;
         let last = self.evaluate(self.w)?;
         let outcome = self.outcome(dense, last)?;
@@ -258,9 +304,12 @@ impl<'a> Run<'a> {
         let skipped = if finishing { self.plan.path - self.path_end() } else { 0 };
         let rate = o.learning_rate * o.decay.factor(t + skipped, self.plan.steps, self.plan.warmup);
         let due = !finishing && pruning && (t + 1).is_multiple_of(recipe.path.refresh);
+        let in_metric = recipe.step.in_metric() && pruning && !finishing;
+        // Where the path's steps are not the optimizer's, it begins with those after them.
+        let others = if recipe.step.in_metric() { self.state.projected_at.unwrap_or(0) } else { 0 };
         let update = Update {
             optimizer: o.rule(),
-            step: t + 1,
+            step: t + 1 - others,
             learning_rate: rate as f32,
             gradient_scale: 1.0,
             w: self.w,
@@ -272,7 +321,14 @@ impl<'a> Run<'a> {
             census: due.then(|| self.bracket()).flatten(),
         };
         let clip = Clip { mean: 1.0 / o.accumulation as f64, limit: o.clip };
-        let Advanced { losses, examples, stepped } = self.step_with(feed, &update, &clip)?;
+        let Taken { losses, examples, stepped, solved } = match in_metric {
+            true => self.step_in_metric(feed, t, &update, &clip)?,
+            false => {
+                let goal = Goal::Anywhere { seed: 0, stream: 0 };
+                let given = Given { update: &update, clip: &clip, goal, length: 0.0, largest: None, seed: 0 };
+                self.step_with(feed, o.accumulation, !pruning || finishing, &given)?
+            }
+        };
         let done = stepped.updated;
         self.check(&done)?;
         self.census = done.census;
@@ -298,36 +354,48 @@ impl<'a> Run<'a> {
             pull: pruning.then_some(pull),
             pull_relative: pruning.then_some(relative),
             sparsity_target: pruning.then_some(self.state.sparsity),
-            learning_rate: rate,
+            learning_rate: if in_metric { 0.0 } else { rate },
             gradient_norm: stepped.gradient_norm,
+            solve: solved.map(|s| self.solve(&s)),
             milliseconds: clock.elapsed().as_secs_f64() * 1e3,
             data_wait: (feed.waited() - waited).as_secs_f64() * 1e3,
             examples,
         })
     }
 
-    /// The gradient of the objective over the step's batches, and the update after the last of them.
-    fn step_with(&mut self, feed: &mut Feed, update: &Update, clip: &Clip) -> Result<Advanced> {
-        let accumulation = self.job.recipe.optimization.accumulation;
-        let mut out = Advanced::default();
-        for part in 0..accumulation {
+    /// A step over so many batches of the feed.
+    fn step_with(&mut self, feed: &mut Feed, batches: u64, finishing: bool, given: &Given) -> Result<Taken> {
+        for part in 1..=batches {
             let (batch, cursor) = feed.next().unwrap_or_else(|| Err(no_data()))?;
             self.state.cursor = cursor;
-            let teacher = self.anchor(&batch)?;
-            let losses = if part + 1 == accumulation {
-                let (losses, stepped) = self.runner.step(&batch, teacher, part > 0, update, clip)?;
-                out.stepped = stepped;
-                losses
-            } else {
-                self.runner.gradient(self.w, self.g, &batch, teacher, part > 0)?
-            };
-            let mean = |a: Option<f64>, b: Option<f64>| b.map(|b| a.unwrap_or(0.0) + b / accumulation as f64);
-            out.losses.loss += losses.loss / accumulation as f64;
-            out.losses.distance = mean(out.losses.distance, losses.distance);
-            out.losses.labels = mean(out.losses.labels, losses.labels);
-            out.examples += batch.examples.len() as u64;
+            let anchor = self.anchor(&batch)?;
+            let seen = Seen { batch, anchor };
+            let stepper: &mut dyn Stepper = if finishing { &mut self.finishing } else { &mut *self.stepper };
+            match part == batches {
+                true => return stepper.step(&mut self.runner, seen, given),
+                false => stepper.look(&mut self.runner, seen, given)?,
+            }
         }
-        Ok(out)
+        Err(no_data())
+    }
+
+    /// A step in the metric towards w_p: with λ = 1 as long as what is left of the way, over the steps to the next choice of
+    /// what is pruned.
+    fn step_in_metric(&mut self, feed: &mut Feed, t: u64, update: &Update, clip: &Clip) -> Result<Taken> {
+        let recipe = &self.job.recipe;
+        let (gradient, norm) = self.pulled()?;
+        let refresh = recipe.path.refresh;
+        let left = (refresh - t % refresh).min(self.path_end() - t);
+        let length = if norm > 0.0 { recipe.path.lambda / left as f64 } else { 0.0 };
+        // The metric's scale changes slowly: it is looked at anew with every choice.
+        let known = f64::from_bits(self.state.largest);
+        let largest = (!t.is_multiple_of(refresh) && known > 0.0).then_some(known);
+        let goal = Goal::Against { gradient, norm };
+        let seed = recipe.budget.seed;
+        let given = Given { update, clip, goal, length, largest, seed };
+        let taken = self.step_with(feed, recipe.step.metric_batches, false, &given)?;
+        self.state.largest = taken.solved.map_or(0.0, |s| s.largest).to_bits();
+        Ok(taken)
     }
 
     /// The logits that the outputs are held to, if the objective has a distance.
@@ -351,6 +419,19 @@ impl<'a> Run<'a> {
                 teacher.get(batch).unwrap_or(z)
             }
         }))
+    }
+
+    /// A step in the metric, for the record.
+    fn solve(&self, s: &Solved) -> report::Solve {
+        report::Solve {
+            kind: self.job.recipe.step.kind.as_str().into(),
+            length: s.length,
+            mu: s.mu,
+            residual: s.residual,
+            hard: s.hard,
+            products: s.products as u64,
+            drift: s.drift,
+        }
     }
 
     fn check(&self, done: &Updated) -> Result<()> {

@@ -9,6 +9,7 @@
 //! | [`lanczos`] | eigenpairs and Krylov spaces |
 //! | [`spectrum`] | top eigenpairs, exact spectrum, density, the dimension of the invariant subspace |
 //! | [`step`] | equations 3 and 4 |
+//! | [`Scaled`], [`diagonal`] | weights measured by the diagonal of g: a preconditioner |
 //! | [`geodesic`] | equation 5 |
 pub mod geodesic;
 mod gram;
@@ -16,6 +17,7 @@ pub mod lanczos;
 mod map;
 mod network;
 mod pullback;
+mod scaled;
 mod solve;
 mod space;
 pub mod spectrum;
@@ -23,7 +25,8 @@ pub mod step;
 pub mod tridiagonal;
 pub use gram::Gram;
 pub use map::{Map, Metric, OutputMetric};
-pub use network::{Batch, Numbers, OnEngine, Samples};
+pub use network::{Batch, Kept, Numbers, OnEngine, Samples};
 pub use pullback::Pullback;
+pub use scaled::{Elementwise, Scaled, diagonal, inverse_root};
 pub use solve::{Accuracy, Damped};
 pub use space::{Space, Symmetric};

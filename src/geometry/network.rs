@@ -1,6 +1,7 @@
 //! A network on an engine as a [`Map`]: J v by tangent programs, Jᵀ u by reverse programs, batch after batch, so that
 //! nothing of the size of the data but its outputs is kept.
 use super::map::Map;
+use super::scaled::Elementwise;
 use super::space::Space;
 use crate::engine::{Bindings, Data, Dtype, Engine, Loaded, Vector};
 use crate::graph::{Graph, Mode, Program, Wrt};
@@ -69,6 +70,19 @@ struct Programs {
     reverse: Loaded,
 }
 
+/// What one map leaves to the next over other data of the same network: programs and vectors stay with their engine.
+pub struct Kept<S> {
+    programs: HashMap<S, Programs>,
+    spare: Vec<Vector>,
+    width: usize,
+}
+
+impl<S> Default for Kept<S> {
+    fn default() -> Self {
+        Self { programs: HashMap::new(), spare: Vec::new(), width: 0 }
+    }
+}
+
 /// See the module. Weights that the layout freezes stay out: a direction has zeros there.
 pub struct OnEngine<'a, S: Samples> {
     engine: &'a mut dyn Engine,
@@ -85,7 +99,16 @@ impl<'a, S: Samples> OnEngine<'a, S> {
     /// # Errors
     /// [`Error::Data`] for data without a row that counts; what graphs and data say.
     pub fn new(engine: &'a mut dyn Engine, samples: &'a S) -> Result<Self> {
-        let (mut counts, mut width) = (Vec::new(), 0);
+        Self::with(engine, samples, Kept::default())
+    }
+
+    /// With what an earlier map on the same engine left.
+    ///
+    /// # Errors
+    /// As [`OnEngine::new`].
+    pub fn with(engine: &'a mut dyn Engine, samples: &'a S, kept: Kept<S::Shape>) -> Result<Self> {
+        let Kept { programs, spare, mut width } = kept;
+        let mut counts = Vec::new();
         for i in 0..samples.len() {
             let batch = samples.get(i)?;
             counts.push(batch.counted());
@@ -97,7 +120,12 @@ impl<'a, S: Samples> OnEngine<'a, S> {
         if counts.iter().sum::<usize>() * width == 0 {
             return Err(Error::data("metric", "no outputs to look at", "give a data set with at least one example"));
         }
-        Ok(Self { engine, samples, programs: HashMap::new(), spare: Vec::new(), counted: counts, width })
+        Ok(Self { engine, samples, programs, spare, counted: counts, width })
+    }
+
+    /// What the next map on this engine can use again.
+    pub fn keep(self) -> Kept<S::Shape> {
+        Kept { programs: self.programs, spare: self.spare, width: self.width }
     }
 
     pub fn engine(&mut self) -> &mut dyn Engine {
@@ -117,6 +145,12 @@ impl<'a, S: Samples> OnEngine<'a, S> {
         let programs = Programs { forward, tangent, reverse };
         self.programs.insert(shape, programs);
         Ok(programs)
+    }
+
+    /// Where the weights lie that a direction may move.
+    fn trained(&self) -> Vec<Range<usize>> {
+        let spans = self.engine.layout().spans().iter();
+        spans.filter(|s| s.role != Role::Frozen).map(|s| s.range()).collect()
     }
 
     /// The rows that count of each batch, by their numbers among all of them.
@@ -182,9 +216,7 @@ impl<S: Samples> Space for OnEngine<'_, S> {
 
     fn normal(&mut self, seed: u64, stream: u64, to: &mut Vector) -> Result<()> {
         let mut rng = Rng::new(seed, stream);
-        let trained = self.engine.layout().spans().iter().filter(|s| s.role != Role::Frozen);
-        let spans: Vec<_> = trained.map(|s| s.range()).collect();
-        for range in spans {
+        for range in self.trained() {
             let numbers: Vec<f32> = range.clone().map(|_| rng.normal()).collect();
             self.engine.write(*to, range.start, &numbers)?;
         }
@@ -293,6 +325,30 @@ impl<S: Samples> Map for OnEngine<'_, S> {
             let mut u = self.tangent(&batch, *w, *v)?;
             between(rows.start, &mut u);
             self.reverse(&batch, *w, &u, *g, i > 0)?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Samples> Elementwise for OnEngine<'_, S> {
+    /// Through main memory: engines have no such pass of their own.
+    fn each(&mut self, x: &mut Vector, f: &mut dyn FnMut(f64) -> f64) -> Result<()> {
+        for range in self.trained() {
+            let mut numbers = vec![0.0f32; range.len()];
+            self.engine.read(*x, range.start, &mut numbers)?;
+            numbers.iter_mut().for_each(|x| *x = f(f64::from(*x)) as f32);
+            self.engine.write(*x, range.start, &numbers)?;
+        }
+        Ok(())
+    }
+
+    fn multiply(&mut self, x: &Vector, y: &mut Vector) -> Result<()> {
+        for range in self.trained() {
+            let (mut a, mut b) = (vec![0.0f32; range.len()], vec![0.0f32; range.len()]);
+            self.engine.read(*x, range.start, &mut a)?;
+            self.engine.read(*y, range.start, &mut b)?;
+            b.iter_mut().zip(&a).for_each(|(b, a)| *b *= a);
+            self.engine.write(*y, range.start, &b)?;
         }
         Ok(())
     }

@@ -9,5 +9,5 @@ pub mod tables;
 mod view;
 
 pub use progress::Progress;
-pub use record::{Drift, End, Eval, Event, Layer, Network, Record, Recorder, Start, Step, Table, Warning};
+pub use record::{Drift, End, Eval, Event, Layer, Network, Record, Recorder, Solve, Start, Step, Table, Warning};
 pub use summary::{Histogram, Quantiles};

@@ -32,7 +32,9 @@ impl Progress {
         let Some(bar) = &self.0 else { return };
         bar.set_position(step.step);
         let sparsity = step.sparsity_target.map(|share| format!(" sparsity {}", percent(share))).unwrap_or_default();
-        bar.set_message(format!("loss {}{sparsity}", number(step.loss)));
+        let solve = step.solve.as_ref().filter(|s| s.products > 0);
+        let solve = solve.map(|s| format!(" {} products, residual {}", s.products, number(s.residual)));
+        bar.set_message(format!("loss {}{sparsity}{}", number(step.loss), solve.unwrap_or_default()));
     }
 
     /// Prints a line on stderr, above the bar where there is one.

@@ -49,6 +49,9 @@ pub struct Start {
     /// Weights of the whole model, and those that may be set to zero.
     pub parameters: u64,
     pub prunable: u64,
+    /// How the path's steps are solved for, where not by the optimizer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
     /// Over the prunable weights, in 0..1; none where nothing is pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_sparsity: Option<f64>,
@@ -87,12 +90,34 @@ pub struct Step {
     pub learning_rate: f64,
     /// ‖gradient‖₂ before clipping.
     pub gradient_norm: f64,
+    /// Of a step in the metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solve: Option<Solve>,
     pub milliseconds: f64,
     /// Of these, what was spent waiting for data.
     #[serde(default)]
     pub data_wait: f64,
     /// Examples in this step, over all accumulated batches.
     pub examples: u64,
+}
+
+/// How a step in the metric was solved for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Solve {
+    /// `exact` or `null`.
+    pub kind: String,
+    /// Of the step, in the coordinates that it was solved in.
+    pub length: f64,
+    /// The multiplier of the sphere, or the damping.
+    pub mu: f64,
+    /// What the optimality system is missed by, relative to its right-hand side.
+    pub residual: f64,
+    /// The hard case: the goal has nothing along the metric's smallest eigenvalue.
+    pub hard: bool,
+    /// Products with the metric: the inner iterations.
+    pub products: u64,
+    /// ½ ψᵀ g ψ: the second-order drift of this step alone.
+    pub drift: f64,
 }
 
 /// Which network an evaluation is of.

@@ -1,8 +1,9 @@
 //! Help is complete: every verb, every flag, its default.
 use super::support::{done, fails, fipk};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "sparsify",
+    "frontier",
     "train",
     "resume",
     "eval",
@@ -49,8 +50,11 @@ fn every_verb_has_help_with_an_example() {
 }
 
 /// Flags that switch something on, must be given, or mean nothing where they are not.
-const WITHOUT_DEFAULT: [&str; 28] = [
+const WITHOUT_DEFAULT: [&str; 31] = [
     "new-head",
+    "drift",
+    "path",
+    "sparsities",
     "exact",
     "density",
     "vectors",

@@ -11,11 +11,11 @@ fn sparsify(model: &Path, out: &Path, more: &[&str]) -> Vec<String> {
     args.iter().chain(more).map(|s| s.to_string()).collect()
 }
 
-fn strs(args: &[String]) -> Vec<&str> {
+pub fn strs(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
-fn weights(run: &Path) -> Vec<u8> {
+pub fn weights(run: &Path) -> Vec<u8> {
     fs::read(run.join("model/model.safetensors")).unwrap_or_else(|e| panic!("{}: {e}", run.display()))
 }
 
@@ -103,11 +103,11 @@ fn threads_change_nothing() {
 }
 
 /// Starts a run and waits until it has recorded `steps` steps.
-fn started(args: &[String], out: &Path, steps: usize) -> Child {
+pub fn started(args: &[String], out: &Path, steps: usize) -> Child {
     started_by(&mut command(&strs(args)), out, steps)
 }
 
-fn started_by(command: &mut std::process::Command, out: &Path, steps: usize) -> Child {
+pub fn started_by(command: &mut std::process::Command, out: &Path, steps: usize) -> Child {
     let mut child = command.spawn().expect("the binary starts");
     let metrics = out.join("metrics.jsonl");
     let limit = Instant::now() + Duration::from_secs(60);
@@ -140,7 +140,7 @@ fn unbroken(dir: &Path, data: &str) -> (PathBuf, Vec<String>, Vec<u8>, PathBuf) 
 }
 
 /// Events without their times and places.
-fn history(run: &Path) -> Vec<String> {
+pub fn history(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let timeless = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -4,7 +4,7 @@ use faer::Mat;
 use fipk::Result;
 use fipk::dual::Dual;
 use fipk::engine::{Engine, Host, Vector};
-use fipk::geometry::{Batch, Map, Numbers, OnEngine, Samples, Space};
+use fipk::geometry::{Batch, Elementwise, Map, Numbers, OnEngine, Samples, Space};
 use fipk::graph::{Graph, Scope, Source, build};
 use fipk::params::{Layout, Role};
 use fipk::rng::Rng;
@@ -189,6 +189,17 @@ impl Space for Exact {
     }
     fn dot(&self, x: &Vec<f64>, y: &Vec<f64>) -> Result<f64> {
         Ok(dot(x, y))
+    }
+}
+
+impl Elementwise for Exact {
+    fn each(&mut self, x: &mut Vec<f64>, f: &mut dyn FnMut(f64) -> f64) -> Result<()> {
+        x.iter_mut().for_each(|x| *x = f(*x));
+        Ok(())
+    }
+    fn multiply(&mut self, x: &Vec<f64>, y: &mut Vec<f64>) -> Result<()> {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+        Ok(())
     }
 }
 

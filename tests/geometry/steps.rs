@@ -2,7 +2,7 @@
 use crate::exact::{Exact, apart, dot, inputs, norm, normal, tanh};
 use faer::{Mat, Side};
 use fipk::geometry::step::{Goal, exact as exact_step, null};
-use fipk::geometry::{Accuracy, OutputMetric, Space};
+use fipk::geometry::{Accuracy, Map, OutputMetric, Scaled, Space, diagonal, inverse_root};
 
 const EUCLIDEAN: OutputMetric = OutputMetric::Euclidean;
 
@@ -131,4 +131,56 @@ fn steps_that_make_no_sense_are_refused() {
     let mut broken = w.clone();
     broken[0] = f64::NAN;
     assert_eq!(exact_step(&mut map, &broken, EUCLIDEAN, &w, &goal(1.0, 1.0)).unwrap_err().exit_code(), 1);
+}
+
+#[test]
+fn the_diagonal_is_that_of_the_dense_metric_and_its_estimate_comes_near() {
+    let mut map = Exact::new(inputs(4, 5, 1), 4, tanh([5, 9, 3]));
+    let w = map.weights(2);
+    let g = map.dense(&w);
+    let want: Vec<f64> = (0..map.dim()).map(|i| g[(i, i)]).collect();
+    // 12 rows: all of them, then random combinations, whose error falls as the root of their number.
+    let exact = diagonal(&mut map, &w, EUCLIDEAN, 12, 3).unwrap();
+    assert!(apart(&exact, &want) <= 1e-12, "{:e}", apart(&exact, &want));
+    let [few, many] = [11, 4000].map(|probes| diagonal(&mut map, &w, EUCLIDEAN, probes, 3).unwrap());
+    assert!(few.iter().all(|x| *x >= 0.0) && apart(&few, &want) <= 1.5, "{}", apart(&few, &want));
+    assert!(apart(&many, &want) <= 0.1, "{}", apart(&many, &want));
+
+    // On an engine, in f32.
+    let mut host = map.on_host(&w, 2);
+    let found = host.with(|engine, at| {
+        let d = diagonal(engine, at, EUCLIDEAN, 12, 3).unwrap();
+        crate::exact::read(engine.engine(), d)
+    });
+    assert!(apart(&found, &want) <= 1e-5, "{:e}", apart(&found, &want));
+}
+
+#[test]
+fn a_scaled_step_is_the_dense_one_in_scaled_coordinates() {
+    let mut map = Exact::new(inputs(4, 5, 1), 4, tanh([5, 9, 3]));
+    let w = map.weights(2);
+    let g = map.dense(&w);
+    let n = map.dim();
+    let mut d = diagonal(&mut map, &w, EUCLIDEAN, 12, 3).unwrap();
+    let mean = d.iter().sum::<f64>() / n as f64;
+    let by_definition: Vec<f64> = d.iter().map(|x| 1.0 / (x + 0.1 * mean).sqrt()).collect();
+    inverse_root(&mut map, &mut d, 0.1).unwrap();
+    assert!(apart(&d, &by_definition) <= 1e-12);
+    let scaled = Mat::from_fn(n, n, |i, j| d[i] * g[(i, j)] * d[j]);
+    let gradient = normal(n, 3);
+    let b: Vec<f64> = gradient.iter().map(|x| -0.35 * x).collect();
+    let (want, _) = by_hand(&scaled, &b, 0.02);
+    let step = exact_step(&mut Scaled::new(&mut map, &d), &w, EUCLIDEAN, &gradient, &goal(0.7, 0.02)).unwrap();
+    assert!(apart(&step.psi, &want) <= 1e-5 && step.residual <= 1e-8, "{:e} {step:?}", apart(&step.psi, &want));
+    // The speed is that of the step in the weights' own coordinates.
+    let outer: Vec<f64> = step.psi.iter().zip(&d).map(|(p, d)| p * d).collect();
+    let speed: f64 = (0..n).map(|i| outer[i] * (0..n).map(|j| g[(i, j)] * outer[j]).sum::<f64>()).sum();
+    assert!((step.squared_speed - speed).abs() <= 1e-9 * speed, "{} {speed}", step.squared_speed);
+    let plain = Map::second(&mut map, &w, &outer).unwrap();
+    let seen = Scaled::new(&mut map, &d).second(&w, &step.psi).unwrap();
+    assert!(apart(&seen, &plain) <= 1e-9, "{:e}", apart(&seen, &plain));
+    // Outputs that no weight moves leave the coordinates as they are.
+    let mut nothing = vec![0.0; n];
+    inverse_root(&mut map, &mut nothing, 0.1).unwrap();
+    assert!(nothing.iter().all(|x| *x == 1.0));
 }

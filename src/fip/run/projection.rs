@@ -3,6 +3,7 @@ use super::Run;
 use crate::Result;
 use crate::engine::{Criterion, Pattern, Pull, Score, Selected, Vector};
 use crate::fip::recipe::{Method, PullKind};
+use crate::params::Role;
 
 impl Run<'_> {
     /// w_p at the present mask.
@@ -16,6 +17,23 @@ impl Run<'_> {
             self.runner.engine.project(at, mask)?;
         }
         Ok(at)
+    }
+
+    /// w − w_p at the present mask, the gradient of ½ ‖w − w_p‖², and its norm.
+    pub(super) fn pulled(&mut self) -> Result<(Vector, f64)> {
+        let at = match self.pulled {
+            Some(at) => at,
+            None => *self.pulled.insert(self.runner.engine.zeros()?),
+        };
+        let engine = &mut self.runner.engine;
+        engine.copy(self.w, at)?;
+        if let Some(mask) = self.mask {
+            engine.project(at, mask)?;
+        }
+        engine.scale(-1.0, at)?;
+        engine.axpy(1.0, self.w, at)?;
+        let norm = engine.dot(at, at, engine.layout().range(Role::Prunable))?.sqrt();
+        Ok((at, norm))
     }
 
     fn criterion(&self, sparsity: f64) -> Criterion {

@@ -89,7 +89,15 @@ pub fn figures(run: &Run) -> Result<Vec<Figure>> {
     let plot = LinePlot { y_range: Some((0.0, 100.0)), ..linear(sparsity) };
     add("Sparsity", "over the prunable weights".into(), "sparsity (%)", plot)?;
 
-    let rate = run.smooth("learning rate", 0, |step| Some(step.learning_rate));
+    let solved = |of: fn(&crate::report::Solve) -> f64| {
+        move |step: &Step| step.solve.as_ref().filter(|s| s.products > 0).map(of)
+    };
+    let mut residual = run.path("residual", 0, solved(|s| s.residual));
+    residual.extend(run.path("second-order drift", 1, solved(|s| s.drift)));
+    add("Steps in the metric", "each by itself".into(), "residual, drift", log(residual))?;
+
+    // Steps in the metric have none.
+    let rate = run.smooth("learning rate", 0, |step| step.solve.is_none().then_some(step.learning_rate));
     add("Learning rate", String::new(), "learning rate", linear(rate))?;
     let norm = run.path("‖gradient‖", 0, |step| Some(step.gradient_norm));
     add("Gradient norm", "before clipping".into(), "‖gradient‖", log(norm))?;

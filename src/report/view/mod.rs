@@ -137,6 +137,7 @@ impl View {
         };
         let facts = [
             ("Method", start.method.clone()),
+            ("Steps", start.step.clone()),
             ("Model", start.model.clone()),
             ("New head", start.head.clone()),
             ("Data", start.data.clone()),

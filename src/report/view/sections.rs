@@ -1,5 +1,6 @@
 //! The numbers of the report: tiles, tables, layers.
 use super::*;
+use crate::report::record::Solve;
 use crate::report::summary::Quantiles;
 
 pub fn tiles(run: &Run) -> Vec<Tile> {
@@ -73,6 +74,20 @@ pub fn tiles(run: &Run) -> Vec<Tile> {
         let (waited, taken) = (total(|step| step.data_wait), total(|step| step.milliseconds));
         let note = format!("of the steps' time, {} ms each", number(waited / run.steps.len() as f64));
         tile("Data wait".into(), percent(waited / taken.max(f64::MIN_POSITIVE)), note);
+    }
+    let solves: Vec<&Solve> =
+        run.steps.iter().filter_map(|step| step.solve.as_ref()).filter(|s| s.products > 0).collect();
+    if let Some(last) = solves.last() {
+        let products: u64 = solves.iter().map(|s| s.products).sum();
+        let worst = solves.iter().map(|s| s.residual).fold(0.0, f64::max);
+        let hard = solves.iter().filter(|s| s.hard).count();
+        let note = format!(
+            "{} products with the metric each (mean), the largest residual {}, {}",
+            number(products as f64 / solves.len() as f64),
+            number(worst),
+            if hard == 0 { "no hard case".into() } else { format!("{hard} hard cases") }
+        );
+        tile(format!("Steps in the metric, {}", last.kind), grouped(solves.len() as u64), note);
     }
     if !run.steps.is_empty() || run.seconds > 0.0 {
         tile("Time".into(), duration(run.seconds), run.start.map(device).unwrap_or_default());

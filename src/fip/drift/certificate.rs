@@ -1,0 +1,139 @@
+//! What is written down of a network's drift: measured on held-out examples, beside what the metric predicts.
+use super::{Budget, Estimate, Held, hold, measured, quantiles};
+use super::{DRAWS, LEVEL, Measure};
+use crate::engine::{Engine, Vector};
+use crate::fip::evaluate::Apart;
+use crate::geometry::{OnEngine, OutputMetric, Pullback, Samples, Space};
+use crate::{Error, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+const STATEMENT: &str = "Statistical, not a guarantee: what was measured on the held-out examples that had no part in the choice of \
+                         the sparsity. It speaks of inputs drawn like them, within the intervals, and of no single input. An \
+                         interval holds the value of the population in about 95 of 100 such samples, and less often for \
+                         extreme quantiles; of a largest value it says nothing beyond the sample.";
+
+/// ½ Δᵀ g Δ of the whole way Δ = w − w_dense, the metric taken at the dense network.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Predicted {
+    pub predicted: f64,
+    /// The mean distance that the metric is the second order of.
+    pub measured: f64,
+    /// Measured over predicted: near 1 where the way is short enough for the second order to say something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+}
+
+/// By both output metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SecondOrder {
+    /// Against the Kullback-Leibler divergence; none for a network that gives one number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fisher: Option<f64>,
+    /// Against half the squared distance.
+    pub euclidean: f64,
+}
+
+/// The second-order drift of the way from `dense` to `w` on the samples.
+///
+/// # Errors
+/// [`Error::NotFinite`]; what engine and data say.
+pub fn second_order<S: Samples>(
+    engine: &mut dyn Engine,
+    samples: &S,
+    (dense, w): (Vector, Vector),
+    classes: bool,
+) -> Result<SecondOrder> {
+    let mut map = OnEngine::new(engine, samples)?;
+    let mut way = map.copied(&w)?;
+    map.axpy(-1.0, &dense, &mut way)?;
+    let mut of = |kind| {
+        let drift = 0.5 * Pullback::new(&mut map, &dense, kind)?.squared(&way)?;
+        match drift.is_finite() {
+            true => Ok(drift),
+            false => Err(Error::not_finite("drift", "the second-order drift", "look at the weights and the data")),
+        }
+    };
+    let fisher = if classes { Some(of(OutputMetric::Fisher)?) } else { None };
+    Ok(SecondOrder { fisher, euclidean: of(OutputMetric::Euclidean)? })
+}
+
+/// How the intervals were made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Bootstrap {
+    draws: usize,
+    level: f64,
+    seed: u64,
+}
+
+/// `drift.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Certificate {
+    statement: &'static str,
+    pub budget: Budget,
+    /// Whether every limit is kept by the measured value, on the certificate's examples.
+    pub kept: bool,
+    pub limits: Vec<Held>,
+    /// Zeros over the prunable weights.
+    pub sparsity: f64,
+    /// Held-out examples that the sparsity was chosen by, and those that were measured here.
+    examples_of_the_choice: usize,
+    examples: usize,
+    measured: BTreeMap<String, BTreeMap<&'static str, Estimate>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flips: Option<Estimate>,
+    second_order: BTreeMap<&'static str, Predicted>,
+    bootstrap: Bootstrap,
+    seed: u64,
+    pub dense_sha256: String,
+    pub sparse_sha256: String,
+    pub data: String,
+    pub data_fingerprint: String,
+    version: &'static str,
+}
+
+/// Which networks and data a certificate is of.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    pub dense_sha256: String,
+    pub sparse_sha256: String,
+    pub data: String,
+    pub data_fingerprint: String,
+    pub sparsity: f64,
+    pub seed: u64,
+    pub examples_of_the_choice: usize,
+}
+
+impl Certificate {
+    /// From what was measured on the certificate's examples.
+    pub fn new(budget: &Budget, apart: &Apart, predicted: SecondOrder, of: Subject) -> Self {
+        let seed = of.seed;
+        let limits = hold(budget, apart, seed);
+        let found = quantiles(apart, seed);
+        let pair = |predicted: f64, kind: &str| {
+            let measured = found.get(kind).and_then(|q| q.get("mean")).map_or(f64::NAN, |e| e.value);
+            Predicted { predicted, measured, ratio: (predicted > 0.0).then(|| measured / predicted) }
+        };
+        let mut second_order = BTreeMap::from([("euclidean", pair(predicted.euclidean, "euclidean"))]);
+        second_order.extend(predicted.fisher.map(|p| ("fisher", pair(p, "kl"))));
+        Self {
+            statement: STATEMENT,
+            budget: budget.clone(),
+            kept: limits.iter().all(|l| l.kept),
+            limits,
+            sparsity: of.sparsity,
+            examples_of_the_choice: of.examples_of_the_choice,
+            examples: apart.len(),
+            flips: apart.flips.is_some().then(|| measured(apart, Measure::Flips, seed)),
+            measured: found,
+            second_order,
+            bootstrap: Bootstrap { draws: DRAWS, level: LEVEL, seed },
+            seed,
+            dense_sha256: of.dense_sha256,
+            sparse_sha256: of.sparse_sha256,
+            data: of.data,
+            data_fingerprint: of.data_fingerprint,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
