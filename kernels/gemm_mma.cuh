@@ -122,8 +122,9 @@ template <class T, bool OF_A, int EXTENT, bool INNER_K, int BYTES, int THREADS> 
         } else {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int at = (lane_place ^ (nth * 64 + across(i) * 32)) + (step * 8 + along(i) * 4) * LINE;
-                r[i] = *reinterpret_cast<const u32*>(tile + at);
+                // Whole lines of banks are added and not exchanged: fewer places to keep in registers.
+                const int at = lane_place ^ (nth % 2 * 64 + across(i) * 32);
+                r[i] = *reinterpret_cast<const u32*>(tile + (at + nth / 2 * 128 + (step * 8 + along(i) * 4) * LINE));
             }
         }
     }
@@ -163,14 +164,14 @@ FIPK_DEVICE void multiply(float (&d)[M][2 * N][4], const u32 (&a)[M][4], const u
 
 // The corner of this block's tile.
 struct Corner {
-    u64 row, column;
+    u32 row, column;
 };
 template <class P> FIPK_DEVICE Corner corner_of_block(const GemmArgs& p) {
     const u32 rows = static_cast<u32>((p.m + P::ROWS - 1) / P::ROWS);
     const u32 columns = static_cast<u32>((p.n + P::COLUMNS - 1) / P::COLUMNS);
     const u32 top = blockIdx.x / (BAND * columns) * BAND, within = blockIdx.x % (BAND * columns);
     const u32 height = rows - top < BAND ? rows - top : BAND;
-    return {static_cast<u64>(top + within % height) * P::ROWS, static_cast<u64>(within / height) * P::COLUMNS};
+    return {(top + within % height) * P::ROWS, within / height * P::COLUMNS};
 }
 
 // The mth 16 rows of a warp's sums, through shared memory of its own, to where they belong.
@@ -216,6 +217,8 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     constexpr int M = P::WARP_ROWS / 16, N = P::WARP_COLUMNS / 16, STEPS = P::BYTES / 32;
     constexpr int B_AT = KINDS * A::TILE, STAGE = KINDS * (A::TILE + B::TILE);
     constexpr bool BIAS_GRADIENT = !A_INNER_K;
+    // Whether fragments of two steps fit the registers, beside sums of two kinds and what rounding takes.
+    constexpr bool AHEAD = KINDS == 1 || sizeof(T) == 2;
     static_assert(STEPS % 2 == 0, "fragments of two steps take turns");
     FIPK_DYNAMIC_SHARED(char, stages);
 
@@ -269,11 +272,17 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     }
     cp_async_wait<STAGES - 2>();
     __syncthreads();
-    if (count > 0) load(0, 0);
+    if (AHEAD && count > 0) load(0, 0);
     for (int i = 0; i < count; i++) {
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
-            if (step + 1 < STEPS) {
+            if constexpr (!AHEAD) {
+                if (step == 0) {
+                    cp_async_wait<STAGES - 2>();
+                    __syncthreads();
+                }
+                load(i, step);
+            } else if (step + 1 < STEPS) {
                 load(i, step + 1);
             } else {
                 // The slice after this one is there, and of this one all is in registers.
@@ -299,23 +308,23 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
                 cp_async_commit();
                 if (BIAS_GRADIENT && row_sums) {
                     const char* tile = stages + i % STAGES * STAGE;
-#pragma unroll 8
+#pragma unroll 4
                     for (int k = 0; k < A::DEPTH; k++) row_sum += A::number(tile, k, threadIdx.x);
                 }
             }
         }
     }
 
-    const u64 own_row = corner.row + threadIdx.x;
+    const u32 own_row = corner.row + threadIdx.x;
     if (BIAS_GRADIENT && row_sums && own_row < p.m) finish_bias_gradient(p, own_row, row_sum);
     cp_async_wait<0>();
     __syncthreads();
     float* mine = reinterpret_cast<float*>(stages) + warp * 16 * (P::WARP_COLUMNS + 8);
     const bool aligned = finish_aligned<4>(p), aligned_too = KINDS == 2 && finish_aligned<4>(q);
-    const u64 column = corner.column + warp_column;
+    const u32 column = corner.column + warp_column;
 #pragma unroll 1
     for (int m = 0; m < M; m++) {
-        const u64 row = corner.row + warp_row + 16 * m;
+        const u32 row = corner.row + warp_row + 16 * m;
         finish_rows<M, N>(p, mine, sum[0], m, row, column, aligned);
         if constexpr (KINDS == 2) finish_rows<M, N>(q, mine, sum[1], m, row, column, aligned_too);
     }
