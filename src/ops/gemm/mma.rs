@@ -133,8 +133,17 @@ mod tests {
             dual(shape(Nt, (4096, 3072, 768), Bf16)),
             dual(shape(Nt, (256, 384, 384), F32)),
         ];
-        let want = [""];
-        assert_eq!(lines, want[..], "{lines:#?}");
+        let want = [
+            "nt 4096x3072x768 bf16: mma 256x128x32, 4 stages, split 1",
+            "nt 4096x768x768 bf16: mma 256x128x32, 4 stages, split 1",
+            "nn 1024x384x384 bf16: mma 64x64x64, 4 stages, split 1",
+            "tn 768x768x4096 bf16: mma 256x128x32, 4 stages, split 7",
+            "nt 8x768x3072 f32: mma 64x64x32, 4 stages, split 6",
+            "nt 4096x768x768 f32: mma 256x128x16, 4 stages, split 1",
+            "nt 4096x3072x768 bf16, dual: mma 128x128x32, 4 stages, split 1",
+            "nt 256x384x384 f32, dual: mma 64x64x16, 4 stages, split 1",
+        ];
+        assert_eq!(lines, want);
     }
 
     #[test]
@@ -156,14 +165,14 @@ mod tests {
         }
     }
 
-    /// By hand: 96 and 36 blocks of 132 multiprocessors, so that each has one; 16 bytes of every row and column a slice.
+    /// By hand: 96 blocks, one a multiprocessor; each of 24 slices brings 384 rows and columns of 64 bytes.
     #[test]
     fn cycles_are_those_of_the_slower_of_tensor_cores_and_l2() {
         let shape = shape(Nt, (4096, 768, 768), Bf16);
         let config = GemmConfig { family: Family::Mma, tile: of_products(Bf16)[2], stages: 4, split: 1 };
         assert_eq!(shape.cycles(&config, (1, 1)), 24 * (384 * 64 / 24) + 2000);
         let config = GemmConfig { tile: of_duals(Bf16)[1], ..config };
-        // 192 blocks: two turns. 3 x 1048576 / 2640 cycles of products, 2 x 16384 / 24 of copies.
+        // 192 blocks: two turns. A slice is 2 x 16384 / 24 = 1365 cycles of copies, 3 x 1048576 / 2640 = 1191 of products.
         assert_eq!(shape.cycles(&config, (3, 2)), 2 * (24 * 1365 + 2000));
     }
 }
