@@ -17,8 +17,8 @@
 //
 // 2 m n k FLOPs a pair; m k (n / 64) + n k (m / 128) elements read, mostly from L2, and m n written. For each step along
 // k a warp reads shared memory for 4 cycles (large tiles) or 3 (small ones) while its FMAs take 8 or 4: bound by the FMA
-// pipes, 67 TFLOP/s on an H100 on paper. Two blocks fit a multiprocessor. These are the kernels of f32 and of mixed
-// operands; for those of tensor cores see gemm_mma.cuh. Not yet run on a GPU.
+// pipes, 67 TFLOP/s on an H100 on paper. Two blocks fit a multiprocessor. These are the kernels of f32, of mixed operands
+// and of all that the tensor cores' kernels (gemm_mma.cuh) do not take. Not yet run on a GPU.
 #include "gemm.cuh"
 
 constexpr int THREADS = 256;

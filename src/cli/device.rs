@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Which {
 pub enum Numbers {
     /// Activations and matrices in bf16
     Bf16,
-    /// Stored as f32; products may round their factors to tf32 (the kernels of today do not)
+    /// Stored as f32; products may round their factors to tf32
     Tf32,
     /// f32 throughout
     F32,

@@ -12,8 +12,8 @@ pub struct Globals {
     /// results on two devices differ in their last digits [default: auto]
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<Which>,
-    /// What to compute in, weights and sums being f32 always: bf16, f32, or tf32, which stores f32 and today
-    /// multiplies in f32 as well; the CPU has f32 alone [default: bf16 for the steps of a run on CUDA, else f32]
+    /// What to compute in, weights and sums being f32 always: bf16, f32, or tf32, which stores f32 and rounds the
+    /// factors of products to tf32; the CPU has f32 alone [default: bf16 for the steps of a run on CUDA, else f32]
     #[arg(long, global = true, value_name = "TYPE", hide_possible_values = true)]
     dtype: Option<Numbers>,
     /// Threads to compute with; results do not depend on it [default: all cores]

@@ -25,7 +25,7 @@ pub struct Queue<'d> {
     pub device: &'d dyn Device,
     /// Memory that a call may use until it returns: as many bytes as its op's `scratch` asked for.
     pub scratch: Ptr,
-    /// Whether products of f32 may round their factors to tf32. No kernel does so yet.
+    /// Whether products of f32 may round their factors to tf32.
     pub tf32: bool,
 }
 

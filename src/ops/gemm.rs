@@ -7,7 +7,9 @@ use rayon::prelude::*;
 
 mod config;
 pub mod cuda;
+pub mod dual;
 mod epilogue;
+mod mma;
 pub mod naive;
 mod shape;
 pub use config::{Family, GemmConfig, Tile};

@@ -2,6 +2,7 @@
 //! kernel of a convolution [n, c, p, q] is such a W too, k being c p q.
 use super::column_sums as device_sums;
 use super::gemm::cuda::product;
+use super::gemm::dual::{self, Output};
 use super::gemm::{Epilogue, GemmShape, Layout, nn, nt, tn};
 use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
@@ -121,12 +122,15 @@ impl Op for Linear {
     fn widens(&self) -> bool {
         true
     }
+    fn dual(&self) -> bool {
+        true
+    }
     fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
         let ((m, k), n) = (rows_cols(x[0]), x[1][0]);
         match pass {
             Pass::Forward => product_scratch(Layout::Nt, (m, n, k), 1),
             Pass::Jvp => (1..=2).map(|pairs| product_scratch(Layout::Nt, (m, n, k), pairs)).max().unwrap_or(0),
-            Pass::Dual => self.scratch(Pass::Forward, x).max(self.scratch(Pass::Jvp, x)),
+            Pass::Dual => self.scratch(Pass::Forward, x).max(self.scratch(Pass::Jvp, x)).max(dual::scratch((m, n, k))),
             Pass::Vjp => {
                 let bias = if x.len() > 2 { device_sums::column_sums_scratch(m, n) } else { 0 };
                 let products = [(Layout::Nn, (m, k, n)), (Layout::Tn, (n, k, m))];
@@ -162,7 +166,18 @@ impl Op for Linear {
                 }
                 Ok(())
             }
-            Pass::Dual => super::in_turn(self, io, queue),
+            // One launch where both tangents are there and the kernels take it.
+            Pass::Dual => {
+                if let (Some(dx), Some(dw)) = (io.dx[0], io.dx[1]) {
+                    let output = |t: &DeviceTensor, epilogue| Output { at: t.at, dtype: t.dtype, epilogue };
+                    let y = output(&io.y, bias(io.x.get(2).copied())?);
+                    let dy = output(&io.dy()?, bias(io.dx.get(2).copied().flatten())?);
+                    if dual::dual(queue, (m, n, k), (x, w), (dx, dw), y, dy)? {
+                        return Ok(());
+                    }
+                }
+                super::in_turn(self, io, queue)
+            }
         }
     }
 }

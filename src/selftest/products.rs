@@ -1,5 +1,5 @@
-//! Matrix products on a device: each kernel of kernels/gemm.cu against the naive one, and that against sums in f64 on
-//! the host.
+//! Matrix products on a device: each kernel of kernels/gemm.cu and kernels/gemm_mma_*.cu against the naive one, and that
+//! against sums in f64 on the host.
 use super::bound::rounded;
 use super::list::Check;
 use super::memory::{download, poisoned, upload};
@@ -7,6 +7,7 @@ use super::row::{Row, Tolerance, judge};
 use crate::Result;
 use crate::gpu::{Device, Dtype, Memory, Ptr, Queue};
 use crate::ops::gemm::cuda::product_as;
+use crate::ops::gemm::dual::{self, Output, dual_as};
 use crate::ops::gemm::naive::naive;
 use crate::ops::gemm::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile};
 use crate::rng::Rng;
@@ -14,6 +15,8 @@ use std::rc::Rc;
 
 /// Of rounding, for sums of a few hundred terms.
 const ULPS: f64 = 16.0;
+/// Where a tensor core cuts off what it adds up, in place of rounding it.
+const ULPS_MMA: f64 = 32.0;
 const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
@@ -22,15 +25,72 @@ pub(super) fn checks(seed: u64) -> Vec<Check> {
         names: vec!["gemm_naive".into()],
         run: Box::new(move |device| collect("gemm_naive", judge_rows(device, seed))),
     };
-    let kernels = LAYOUTS
-        .into_iter()
-        .flat_map(|layout| Family::Simt.tiles(Dtype::F32).into_iter().map(move |tile| (layout, tile)));
-    let kernels = kernels.map(|(layout, tile)| {
-        let name = format!("gemm_{}_{}x{}", layout.name(), tile.rows, tile.columns);
-        let names = vec![name.clone()];
-        Check { names, run: Box::new(move |device| collect(&name, rows(device, seed, &name, layout, tile))) }
+    let kernels = [Family::Simt, Family::Mma].into_iter().flat_map(|family| LAYOUTS.map(|layout| (family, layout)));
+    let kernels = kernels.flat_map(|(family, layout)| {
+        let sizes = family.tiles(Dtype::F32).into_iter().map(|tile| (tile.rows, tile.columns));
+        sizes.map(move |size| Kernels { family, layout, size }).collect::<Vec<_>>()
     });
-    std::iter::once(judge).chain(kernels).collect()
+    let kernels = kernels.map(|kernels| {
+        let name = kernels.name();
+        let names = vec![name.clone()];
+        Check { names, run: Box::new(move |device| collect(&name, rows(device, seed, &kernels))) }
+    });
+    let duals = dual::tiles(Dtype::F32).into_iter().map(|tile| (tile.rows, tile.columns));
+    let duals = duals.map(|size| {
+        let name = format!("gemm_dual_nt_{}x{}", size.0, size.1);
+        let names = vec![name.clone()];
+        Check { names, run: Box::new(move |device| collect(&name, dual_rows(device, seed, &name, size))) }
+    });
+    std::iter::once(judge).chain(kernels).chain(duals).collect()
+}
+
+/// The kernels of a layout and a tile, one for each pair of dtypes.
+#[derive(Clone, Copy)]
+struct Kernels {
+    family: Family,
+    layout: Layout,
+    size: (usize, usize),
+}
+
+impl Kernels {
+    fn name(&self) -> String {
+        let family = if self.family == Family::Simt { String::new() } else { format!("{}_", self.family.name()) };
+        format!("gemm_{family}{}_{}x{}", self.layout.name(), self.size.0, self.size.1)
+    }
+    fn dtypes(&self) -> Vec<(Dtype, Dtype)> {
+        let all = DTYPES.into_iter().flat_map(|a| DTYPES.map(|b| (a, b)));
+        all.filter(|(a, b)| self.family == Family::Simt || a == b).collect()
+    }
+    /// m, n and k: edges of tiles and slices, but whole chunks along the rows of operands of tensor cores.
+    fn sizes(&self) -> (usize, usize, usize) {
+        match (self.family, self.layout) {
+            (Family::Simt, _) => (131, 67, 70),
+            (_, Layout::Nt) => (131, 67, 72),
+            (_, Layout::Nn) => (131, 72, 72),
+            (_, Layout::Tn) => (136, 72, 70),
+        }
+    }
+    fn config(&self, operands: Dtype, split: usize) -> Option<GemmConfig> {
+        let tile = of_size(self.family.tiles(operands), self.size)?;
+        Some(GemmConfig { family: self.family, tile, stages: self.family.stages(), split })
+    }
+}
+
+fn of_size(tiles: Vec<Tile>, size: (usize, usize)) -> Option<Tile> {
+    tiles.into_iter().find(|tile| (tile.rows, tile.columns) == size)
+}
+
+/// What factors are drawn in: those of tf32 with few digits, since their judge does not round.
+fn drawn(shape: &GemmShape, family: Family) -> GemmShape {
+    let [a, b] = if family == Family::Simt { [shape.a, shape.b] } else { [Dtype::Bf16; 2] };
+    GemmShape { a, b, ..*shape }
+}
+
+fn tolerance(c: Dtype, family: Family) -> Tolerance {
+    match c {
+        Dtype::F32 => Tolerance::Ulps(if family == Family::Simt { ULPS } else { ULPS_MMA }),
+        Dtype::Bf16 => Tolerance::Bf16 { rounded: true },
+    }
 }
 
 fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
@@ -56,22 +116,49 @@ impl Numbers {
 
 /// A row a pair of dtypes: for C in f32, in one part, with all that an epilogue does; for C in bf16 of two pairs, the
 /// sum in parts.
-fn rows(device: &Rc<dyn Device>, seed: u64, name: &str, layout: Layout, tile: Tile) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (a, b) in DTYPES.into_iter().flat_map(|a| DTYPES.map(|b| (a, b))) {
+fn rows(device: &Rc<dyn Device>, seed: u64, kernels: &Kernels) -> Result<Vec<Row>> {
+    let ((m, n, k), mut rows) = (kernels.sizes(), Vec::new());
+    for (a, b) in kernels.dtypes() {
         for (c, pairs, split, whole) in [(Dtype::F32, 1, 1, true), (Dtype::Bf16, 2, 3, false)] {
-            let shape = GemmShape { layout, m: 131, n: 67, k: 70, pairs, a, b, c };
-            let numbers = Numbers::new(&shape, seed);
+            let Some(config) = kernels.config(a, split) else { continue };
+            let shape = GemmShape { layout: kernels.layout, m, n, k, pairs, a, b, c };
+            let numbers = Numbers::new(&drawn(&shape, config.family), seed);
             let (want, scale) = by_naive(device, &shape, &numbers, whole)?;
-            let config = GemmConfig { family: Family::Simt, tile, stages: Family::Simt.stages(), split };
             let got = by_kernels(device, &shape, &numbers, config, whole)?;
-            let tolerance = match c {
-                Dtype::F32 => Tolerance::Ulps(ULPS),
-                Dtype::Bf16 => Tolerance::Bf16 { rounded: true },
-            };
-            let judged = judge("c", &got, &want, &scale, tolerance);
+            let judged = judge("c", &got, &want, &scale, tolerance(c, config.family));
             let dtypes = format!("{} {}>{}", a.suffix(), b.suffix(), c.suffix());
-            rows.push(Row::new(name, dtypes, format!("131x67x70x{pairs} split {split}"), &judged));
+            rows.push(Row::new(kernels.name(), dtypes, format!("{m}x{n}x{k}x{pairs} split {split}"), &judged));
+        }
+    }
+    Ok(rows)
+}
+
+/// y and dy of dual products, by the judge as products of one pair and of two.
+fn dual_rows(device: &Rc<dyn Device>, seed: u64, name: &str, size: (usize, usize)) -> Result<Vec<Row>> {
+    let ((m, n, k), mut rows) = ((131, 67, 72), Vec::new());
+    for (operands, c, split) in [(Dtype::F32, Dtype::F32, 1), (Dtype::Bf16, Dtype::Bf16, 2)] {
+        let Some(tile) = of_size(dual::tiles(operands), size) else { continue };
+        let config = GemmConfig { family: Family::Mma, tile, stages: Family::Mma.stages(), split };
+        let shape = GemmShape { layout: Layout::Nt, m, n, k, pairs: 1, a: operands, b: operands, c };
+        let draw = |seed| Numbers::new(&GemmShape { pairs: 2, ..drawn(&shape, Family::Mma) }, seed);
+        let (of_y, of_dy) = (draw(seed), draw(seed + 1));
+        let [[x, w], [dx, dw]] = [of_y.pairs[0].clone(), of_y.pairs[1].clone()];
+        let put = |v: &[f32]| upload(device, v, operands);
+        let held = [put(&x)?, put(&w)?, put(&dx)?, put(&dw)?];
+        let of_y = Numbers { pairs: vec![[x.clone(), w.clone()]], ..of_y };
+        let of_dy = Numbers { pairs: vec![[dx, w], [x, dw]], ..of_dy };
+        let scratch = poisoned(device, dual::scratch_of(config, &shape))?;
+        let queue = Queue::new(&**device, scratch.at());
+        let room = |of: &Numbers| Ok((upload(device, &of.bias, Dtype::F32)?, start(device, of, c, true)?));
+        let (y, dy) = (room(&of_y)?, room(&of_dy)?);
+        let output = |(bias, at): &(Memory, Memory)| Output { at: at.at(), dtype: c, epilogue: epilogue(true, bias) };
+        let pairs = [(held[0].at(), held[1].at()), (held[2].at(), held[3].at())];
+        dual_as(config, &queue, &shape, pairs, output(&y), output(&dy))?;
+        for (what, numbers, (_, at)) in [("y", &of_y, &y), ("dy", &of_dy, &dy)] {
+            let shape = GemmShape { pairs: numbers.pairs.len(), ..shape };
+            let (want, scale) = by_naive(device, &shape, numbers, true)?;
+            let judged = judge(what, &download(device, at, c)?, &want, &scale, tolerance(c, Family::Mma));
+            rows.push(Row::new(name, operands.suffix(), format!("{m}x{n}x{k} {what} split {split}"), &judged));
         }
     }
     Ok(rows)

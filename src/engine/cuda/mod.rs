@@ -113,7 +113,7 @@ impl Cuda {
         })
     }
 
-    /// Allow products of f32 to round their factors to tf32; no kernel does so yet.
+    /// Allow products of f32 to round their factors to tf32.
     pub fn with_tf32(mut self, tf32: bool) -> Self {
         self.tf32 = tf32;
         self

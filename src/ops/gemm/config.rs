@@ -1,6 +1,6 @@
 //! Which kernel a product takes, in which tiles and parts: a rule from the shape, the kind of device and whether tf32 is
 //! allowed, printed with the product. docs/decisions/0011 says why.
-use super::{GemmShape, Layout};
+use super::{GemmShape, Layout, mma};
 use crate::gpu::{Abilities, Dtype};
 use std::fmt;
 
@@ -9,7 +9,8 @@ use std::fmt;
 pub enum Family {
     /// kernels/gemm.cu: FMAs in f32, of any operands.
     Simt,
-    /// Tensor cores by `mma.sync`; operands both bf16, or both f32 and rounded to tf32. No kernels yet.
+    /// kernels/gemm_mma.cuh: tensor cores by `mma.sync`; operands both bf16, or both f32 and rounded to tf32, whose rows
+    /// are whole chunks of 16 bytes.
     Mma,
     /// Tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16. No kernels yet.
     Wgmma,
@@ -44,10 +45,11 @@ impl Family {
     }
 
     /// The tiles that there are kernels for, with operands of this dtype.
-    pub fn tiles(self, _operands: Dtype) -> Vec<Tile> {
+    pub fn tiles(self, operands: Dtype) -> Vec<Tile> {
         match self {
             Self::Simt => vec![SMALL, LARGE],
-            Self::Mma | Self::Wgmma => Vec::new(),
+            Self::Mma => mma::of_products(operands),
+            Self::Wgmma => Vec::new(),
         }
     }
 
@@ -72,21 +74,26 @@ impl GemmShape {
         self.m.div_ceil(tile.rows) * self.n.div_ceil(tile.columns)
     }
 
-    /// The kernels for these operands on a device: one family has any so far.
-    pub fn family(&self, _: Abilities, _tf32: bool) -> Family {
+    /// The kernels for these operands on a device.
+    pub fn family(&self, abilities: Abilities, tf32: bool) -> Family {
+        if abilities.capability >= Abilities::AMPERE.capability && self.fits_mma(tf32) {
+            return Family::Mma;
+        }
         Family::Simt
     }
 
-    /// `tf32`: whether factors of f32 may be rounded to it.
+    /// `tf32`: whether factors of f32 may be rounded to it. Where bases are not aligned to 16 bytes, `simt` has to do
+    /// for what this gives to `mma`.
     pub fn config(&self, abilities: Abilities, tf32: bool) -> GemmConfig {
         match self.family(abilities, tf32) {
-            Family::Simt | Family::Mma | Family::Wgmma => self.simt(),
+            Family::Mma => self.mma(),
+            Family::Simt | Family::Wgmma => self.simt(),
         }
     }
 
     /// Large tiles where they fill the device: they read less for a product. Small ones elsewhere, and the sum
     /// in parts where not even those fill it.
-    fn simt(&self) -> GemmConfig {
+    pub(super) fn simt(&self) -> GemmConfig {
         let config = |tile, split| GemmConfig { family: Family::Simt, tile, stages: Family::Simt.stages(), split };
         if self.tiles(LARGE) >= BLOCKS {
             return config(LARGE, 1);
@@ -105,7 +112,7 @@ impl GemmShape {
             let shape = Self { a: dtype, b: dtype, ..*self };
             shape.config(on, tf32).scratch(&shape)
         });
-        bytes.max().unwrap_or(0)
+        bytes.fold(self.simt().scratch(self), usize::max)
     }
 }
 
@@ -142,12 +149,16 @@ mod tests {
             line(Nt, (4096, 3072, 768), 2, [F32; 3]),
             line(Tn, (768, 768, 4096), 1, [F32, Bf16, F32]),
             line(Nn, (1, 1, 0), 1, [F32; 3]),
+            line(Nt, (1024, 384, 384), 1, [Bf16; 3]),
+            line(Nt, (1024, 384, 380), 1, [Bf16; 3]),
         ];
         let want = [
             "nt 1024x384x384 f32: simt 64x64x32, 2 stages, split 1",
             "nt 4096x3072x768 x 2 f32: simt 128x64x32, 2 stages, split 1",
             "tn 768x768x4096 f32 bf16 > f32: simt 64x64x32, 2 stages, split 1",
             "nn 1x1x0 f32: simt 64x64x32, 2 stages, split 1",
+            "nt 1024x384x384 bf16: mma 64x64x64, 4 stages, split 1",
+            "nt 1024x384x380 bf16: simt 64x64x32, 2 stages, split 1",
         ];
         assert_eq!(lines, want);
     }

@@ -1,5 +1,6 @@
 //! Matrix products on a device: launches of kernels/gemm.cu and kernels/gemm_mma_*.cu.
-use super::{Epilogue, Family, GemmConfig, GemmShape, Layout};
+pub use super::dual::dual;
+use super::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile, mma};
 use crate::gpu::{Args, Ptr, Queue};
 use crate::ops::DeviceTensor;
 use crate::{Error, Result};
@@ -47,14 +48,18 @@ pub fn product(
     };
     let operands = pairs.iter().map(stored).collect::<Result<Vec<_>>>()?;
     let shape = GemmShape { layout, m, n, k, pairs: pairs.len(), a, b, c: c.dtype };
-    let config = shape.config(queue.device.abilities(), queue.tf32);
+    let mut config = shape.config(queue.device.abilities(), queue.tf32);
+    if config.family == Family::Mma && !mma::aligned(&operands) {
+        config = shape.simt();
+    }
     product_as(config, queue, &shape, &operands, c.at, epilogue)
 }
 
 /// The same in a way of one's own.
 ///
 /// # Errors
-/// [`Error::Graph`] for a bias's gradient of another layout than [`Layout::Tn`], or a slope without its activation.
+/// [`Error::Graph`] for a bias's gradient of another layout than [`Layout::Tn`], a slope without its activation, or
+/// operands that the family does not take.
 pub fn product_as(
     config: GemmConfig,
     queue: &Queue,
@@ -63,13 +68,7 @@ pub fn product_as(
     c: Ptr,
     epilogue: Epilogue,
 ) -> Result<()> {
-    let refuse = |what: &str| Err(Error::Graph { op: "gemm", place: shape.to_string(), what: what.into() });
-    if shape.layout != Layout::Tn && !epilogue.bias_gradient.is_null() {
-        return refuse("the sums of op(A)'s rows come with tn alone");
-    }
-    if epilogue.activation.is_none() && !epilogue.slope.is_null() {
-        return refuse("a slope wants the activation it is of");
-    }
+    epilogue.check(shape)?;
     if shape.m * shape.n == 0 {
         return Ok(());
     }
@@ -80,7 +79,17 @@ pub fn product_as(
             let kernel = format!("gemm_{}_{}x{}_{a}_{b}", shape.layout.name(), config.tile.rows, config.tile.columns);
             queue.launch(&kernel, [shape.tiles(config.tile) as u32, args.split], 256, 0, &args)?;
         }
-        Family::Mma | Family::Wgmma => {
+        Family::Mma => {
+            if !shape.fits_mma(true) || !mma::aligned(pairs) {
+                let what = "mma wants two bf16 or two f32, rows of whole 16 bytes and bases aligned to them";
+                return Err(Error::Graph { op: "gemm", place: shape.to_string(), what: what.into() });
+            }
+            let Tile { rows, columns, .. } = config.tile;
+            let kernel = format!("gemm_mma_{}_{rows}x{columns}_{}", shape.layout.name(), mma::operands(shape.a));
+            let (threads, shared) = (mma::threads(config.tile, false), mma::shared(config, shape.a, false));
+            queue.launch(&kernel, [shape.tiles(config.tile) as u32, args.split], threads, shared, &args)?;
+        }
+        Family::Wgmma => {
             let what = format!("{shape} by {config}");
             return Err(Error::unsupported(queue.device.describe(), what, "there is no such kernel"));
         }
@@ -88,7 +97,7 @@ pub fn product_as(
     add_up(queue, &args)
 }
 
-fn arguments(
+pub(super) fn arguments(
     config: GemmConfig,
     queue: &Queue,
     shape: &GemmShape,

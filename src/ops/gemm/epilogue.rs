@@ -1,6 +1,8 @@
 //! What is done to a product before it is stored.
+use super::{GemmShape, Layout};
 use crate::gpu::{Dtype, Ptr};
 use crate::ops::Activation;
+use crate::{Error, Result};
 
 /// With z = Σ A B + bias + residual: C = act(z), or z act'(slope), or z; added to what C holds if `add`. A pointer that is
 /// [`Ptr::NULL`] is a part left out. As `finish` in kernels/gemm.cuh.
@@ -36,6 +38,18 @@ impl Epilogue {
         bias_gradient: Ptr::NULL,
         bias_gradient_add: false,
     };
+
+    /// Whether a product of this shape has all that it takes.
+    pub(super) fn check(&self, shape: &GemmShape) -> Result<()> {
+        let refuse = |what: &str| Err(Error::Graph { op: "gemm", place: shape.to_string(), what: what.into() });
+        if shape.layout != Layout::Tn && !self.bias_gradient.is_null() {
+            return refuse("the sums of op(A)'s rows come with tn alone");
+        }
+        if self.activation.is_none() && !self.slope.is_null() {
+            return refuse("a slope wants the activation it is of");
+        }
+        Ok(())
+    }
 
     /// The `epilogue` of kernels/gemm.cuh.
     pub(super) fn bits(&self, c: Dtype) -> u32 {
