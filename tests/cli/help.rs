@@ -49,7 +49,7 @@ fn every_verb_has_help_with_an_example() {
 }
 
 /// Flags that switch something on, must be given, or mean nothing where they are not.
-const WITHOUT_DEFAULT: [&str; 27] = [
+const WITHOUT_DEFAULT: [&str; 29] = [
     "exact",
     "density",
     "vectors",
@@ -77,6 +77,8 @@ const WITHOUT_DEFAULT: [&str; 27] = [
     "cotangents",
     "lr",
     "emulated",
+    "calls",
+    "lowered",
 ];
 
 #[test]
