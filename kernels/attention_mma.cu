@@ -15,7 +15,7 @@
 // multiplied (attention_mma.cuh). Tiles after the last key to attend to are not read. What tangent is absent (null) costs
 // no product, but for dq, which is then zeros.
 //
-// FLOPs, with n = 2 B S S H D: forward 2 n, jvp 5 n, dual 6 n (8 n apart). Bytes: each tensor once, and k, v and their
+// FLOPs, with n = 2 B S S H D: forward 2 n, jvp 5 n, dual 6 n (7 n apart). Bytes: each tensor once, and k, v and their
 // tangents again for every 64 (128) queries, from L2. ldmatrix of 512 bytes for each mma of 4096 FLOPs: forward 1/2
 // (1/4 of 128 queries), dual 1/3, since a fragment of k serves q and dq, one of v both p and t. One ex2 a score.
 // Not yet run on a GPU.

@@ -15,7 +15,6 @@ constexpr int THREADS = 32 * WARPS;
 // Tiles in shared memory at a time.
 constexpr int STAGES = 2;
 constexpr float LOG2_E = 1.4426950408889634f;
-constexpr float LN_2 = 0.6931471805599453f;
 
 // What a block works on.
 struct Head {

@@ -4,7 +4,8 @@ use fipk::gpu::emulator::{Emulator, Options};
 use fipk::gpu::{Device, Dtype, Memory, Ptr, Queue};
 use fipk::ops::distance::row;
 use fipk::ops::{
-    Add, AddPosition, CrossEntropy, DeviceIo, DeviceTensor, Distance, Embedding, LayerNorm, Op, Pass, SquaredError,
+    Activation, Add, AddLayerNorm, AddPosition, CrossEntropy, DeviceIo, DeviceTensor, Distance, Embedding, FusedLinear,
+    LayerNorm, Op, Pass, SquaredError,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Bound, Case, Input, Make, Role, Stored, check_op, download, poisoned, upload};
@@ -48,6 +49,11 @@ fn large(seed: u64) -> Vec<Case> {
     let m = &mut make(seed);
     let mut cases: Vec<Case> =
         [(70, 776), (5, 1032), (3, 8200), (20, 2051)].map(|(rows, cols)| norm(m, rows, cols)).into();
+    for (rows, cols) in [(5, 1032), (3, 8200), (20, 2051)] {
+        let x = [m.normal(&[rows, cols], 1.0), m.normal(&[rows, cols], 1.0)];
+        let inputs = x.into_iter().chain([parameter(m, &[cols]), parameter(m, &[cols])]).collect();
+        cases.push(case(AddLayerNorm { eps: 1e-5 }, 8.0, inputs));
+    }
     for (n, ids) in [(300, 1), (301, 2), (97, 97)] {
         let id = move |i: usize| if i % 7 == 3 { (i % ids) as i32 } else { 0 };
         cases.push(case(Embedding, 0.0, vec![index(&[n], id), parameter(m, &[ids, 40])]));
@@ -94,6 +100,49 @@ fn cotangents(case: &Case, dtype: Dtype, schedule: Option<u64>) -> Vec<Vec<f32>>
         g.as_ref().map_or(Vec::new(), |(g, _)| download(&device, g, bound.stored.gx[i]).unwrap())
     };
     gx.iter().enumerate().map(read).collect()
+}
+
+/// (y, dy) as bits: by both passes, or at once.
+fn values(case: &Case, dtype: Dtype, at_once: bool) -> [Vec<u32>; 2] {
+    let device = device(None);
+    let clone = Case { op: case.op.clone(), inputs: case.inputs.clone(), ulps: case.ulps };
+    let bound = Bound::new(&device, clone, Stored::new(case, dtype, false)).unwrap();
+    let dtypes = bound.stored.clone();
+    let dx: Vec<Option<Memory>> = case
+        .inputs
+        .iter()
+        .zip(&dtypes.x)
+        .enumerate()
+        .map(|(i, (input, dtype))| {
+            Some(upload(&device, &make(30 + i as u64).normal(&input.shape, 1.0).data, *dtype).unwrap())
+        })
+        .collect();
+    let dy = poisoned(&device, bound.y.bytes()).unwrap();
+    if at_once {
+        bound.run(Pass::Dual, &dx, Some(&dy), &[]).unwrap();
+    } else {
+        bound.run(Pass::Forward, &[], None, &[]).unwrap();
+        bound.poison().unwrap();
+        bound.run(Pass::Jvp, &dx, Some(&dy), &[]).unwrap();
+    }
+    [&bound.y, &dy].map(|m| {
+        let read = download(&device, m, dtypes.y).unwrap();
+        assert!(read.iter().all(|v| v.is_finite()), "{:?}", case.op);
+        read.into_iter().map(f32::to_bits).collect()
+    })
+}
+
+#[test]
+fn a_dual_that_is_two_passes_keeps_what_the_second_needs() {
+    let m = &mut make(9);
+    for activation in [None, Some(Activation::GeluErf), Some(Activation::Relu), Some(Activation::Tanh)] {
+        let mut inputs = vec![m.normal(&[5, 7], 1.0), parameter(m, &[9, 7]), parameter(m, &[9])];
+        inputs.push(m.normal(&[5, 9], 1.0));
+        let case = case(FusedLinear { activation, residual: true }, 8.0, inputs);
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            assert_eq!(values(&case, dtype, true), values(&case, dtype, false), "{activation:?} {dtype:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,9 +4,9 @@ mod common;
 use common::op::{check, check_adjoint, check_gradient, check_reference};
 use fipk::dual::Dual;
 use fipk::ops::{
-    Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, Cost, Cotangent, CrossEntropy, Distance, Embedding,
-    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Pass, Patches, Prepend, Reads, SelectToken,
-    SquaredError, Subsample, Windows,
+    Activation, Add, AddLayerNorm, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, Cost, Cotangent,
+    CrossEntropy, Distance, Embedding, Flatten, FusedLinear, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op,
+    Pass, Patches, Prepend, Reads, SelectToken, SquaredError, Subsample, Windows,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, cases};
@@ -24,9 +24,16 @@ fn every_op_has_a_cost() {
     for case in cases(1) {
         let shapes: Vec<&[usize]> = case.inputs.iter().map(|i| i.shape.as_slice()).collect();
         let output = case.op.output(&shapes).map_or(0, |shape| numel(&shape)) as u64;
-        for pass in [Pass::Forward, Pass::Jvp, Pass::Vjp] {
-            assert!(case.op.cost(pass, &shapes).bytes >= 4 * output, "{:?} {pass:?} on {shapes:?}", case.op);
+        let [forward, jvp, vjp, dual] =
+            [Pass::Forward, Pass::Jvp, Pass::Vjp, Pass::Dual].map(|pass| case.op.cost(pass, &shapes));
+        for cost in [forward, jvp, vjp, dual] {
+            assert!(cost.bytes >= 4 * output, "{:?} on {shapes:?}: {cost:?}", case.op);
         }
+        // Both passes' arithmetic, and both outputs; what both read may be read once.
+        let arithmetic = forward.flops.max(jvp.flops)..=forward.flops + jvp.flops;
+        let bytes = forward.bytes.max(jvp.bytes).max(8 * output)..=forward.bytes + jvp.bytes;
+        let fits = arithmetic.contains(&dual.flops) && bytes.contains(&dual.bytes);
+        assert!(fits, "{:?} on {shapes:?}: {forward:?}, {jvp:?}, at once {dual:?}", case.op);
     }
 }
 
@@ -60,6 +67,12 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(Interpolate { special: 1, from: (2, 2), to: (0, 3) }), vec![&[1, 5, 8]]),
         (Box::new(Mean), vec![&[2, 3], &[3, 2]]),
         (Box::new(Linear), vec![&[2, 12], &[5, 3, 2, 3], &[5]]),
+        (Box::new(AddLayerNorm { eps: 1e-5 }), vec![&[2, 3], &[3], &[3]]),
+        (Box::new(AddLayerNorm { eps: 1e-5 }), vec![&[2, 3], &[3, 2], &[3], &[3]]),
+        (Box::new(FusedLinear { activation: None, residual: true }), vec![&[2, 3], &[5, 3]]),
+        (Box::new(FusedLinear { activation: None, residual: true }), vec![&[2, 3], &[5, 3], &[5]]),
+        (Box::new(FusedLinear { activation: Some(Activation::Relu), residual: true }), vec![]),
+        (Box::new(FusedLinear { activation: Some(Activation::Relu), residual: false }), vec![&[2, 3], &[5, 4], &[5]]),
         (Box::new(CrossEntropy), vec![&[2, 3], &[3], &[2]]),
         (Box::new(CrossEntropy), vec![&[2, 3], &[2], &[3]]),
         (Box::new(CrossEntropy), vec![&[], &[], &[]]),

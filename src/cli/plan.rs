@@ -3,15 +3,18 @@ use super::device::{Numbers, Place, Purpose, Which, memory_of};
 use super::flags::set;
 use super::globals::Context;
 use super::model::Model;
-use super::output::facts;
+use super::output::{facts, print};
 use super::project::missing;
 use super::settings::Settings;
 use crate::Result;
 use crate::engine::Dtype;
 use crate::fip::memory::{Footprint, Needs};
+use crate::fip::objective;
 use crate::fip::recipe::Method;
 use crate::fip::step::StepKind;
+use crate::graph::{Lowering, Mode, Program, Wrt};
 use crate::models::Sample;
+use crate::params::Role;
 use crate::report::numbers::{bytes, grouped};
 use serde_json::{Map, Value, json};
 
@@ -25,7 +28,8 @@ use serde_json::{Map, Value, json};
 Examples:
   fipk plan --model bert-sst2 --batch 32 --tokens 128
   fipk plan --model bert-sst2 --step exact
-  fipk plan --model bert-sst2 --batch 512 --tokens 512 --dtype bf16 --memory 80GiB --json")]
+  fipk plan --model bert-sst2 --batch 512 --tokens 512 --dtype bf16 --memory 80GiB --json
+  fipk plan --model bert-sst2 --calls tangent --lowered")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
     #[arg(long, value_name = "DIR|ID")]
@@ -49,6 +53,51 @@ pub struct Args {
     /// A device with so much memory, as 80GiB or 24GB, in place of the one that is there [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<usize>,
+    /// Print the calls of a program in place of all that: of logits, of their tangent, or of the objective's gradient
+    #[arg(long, value_name = "PROGRAM", value_enum)]
+    calls: Option<Calls>,
+    /// The calls as a CUDA device makes them, neighbours fused unless FIPK_FUSE=0, in place of those of the CPU
+    #[arg(long, requires = "calls")]
+    lowered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Calls {
+    Forward,
+    Tangent,
+    Reverse,
+}
+
+/// The program of a run's batch.
+fn program(calls: Calls, needs: &Needs) -> Result<Program> {
+    let (r, rows) = (needs.recipe, needs.recipe.budget.batch);
+    let frozen = || needs.layout.with_role(Role::Frozen).map(|s| s.name.clone()).collect();
+    let logits = |mode, wrt: Wrt| Program::compile(&needs.network.graph(rows, needs.sample)?, mode, &wrt, "logits");
+    match calls {
+        Calls::Forward => logits(Mode::Forward, Wrt::default()),
+        Calls::Tangent => logits(Mode::Tangent, Wrt { frozen: frozen(), ..Wrt::params() }),
+        Calls::Reverse => {
+            let graph = objective::graph(needs.network, &r.objective, rows, needs.sample)?;
+            objective::reverse(&graph, needs.layout)
+        }
+    }
+}
+
+fn print_calls(calls: Calls, lowered: bool, needs: &Needs, context: &Context) -> Result<()> {
+    let mut program = program(calls, needs)?;
+    if lowered {
+        program = program.lowered(Lowering::device())?;
+    }
+    let text = program.to_string();
+    let mut lines = text.lines();
+    let (first, calls) = (lines.next().unwrap_or_default(), lines.collect::<Vec<_>>());
+    let mode = first.split(':').next();
+    match context.output.json {
+        true => context
+            .output
+            .result(&json!({ "mode": mode, "lowered": lowered, "arena_floats": program.arena, "calls": calls }), &[]),
+        false => print(text.trim_end()),
+    }
 }
 
 /// `80GiB`, `24GB`, `512MiB`, or bytes.
@@ -94,6 +143,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let (device, dtype) = place(args, context)?;
     let needs = Needs { network: &model.network, layout: &layout, recipe: &recipe, sample, dtype };
+    if let Some(calls) = args.calls {
+        return print_calls(calls, args.lowered, &needs, context);
+    }
     let found = needs.of(recipe.budget.batch)?;
     let room = match args.memory {
         Some(bytes) => Some(("given", bytes)),

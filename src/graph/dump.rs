@@ -1,4 +1,4 @@
-//! A program as text (`Display`, for goldens and `--dump`) and as a Graphviz drawing.
+//! A program as text (`Display`, for snapshots and `fipk plan --calls`) and as a Graphviz drawing.
 use super::{Home, Id, Mode, Program};
 use std::fmt;
 

@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use std::sync::Arc;
 
 mod dump;
+mod fuse;
 mod plan;
 mod program;
 mod scope;

@@ -1,4 +1,5 @@
 //! A graph compiled for one mode: a flat list of calls on buffers. Differentiation ends here.
+use super::fuse::fuse;
 use super::{Graph, Kind, Source, Value, plan};
 use crate::ops::{Cost, Op, Pass};
 use crate::tensor::{Element, Shape, numel};
@@ -135,15 +136,17 @@ impl Call {
 /// What an engine has of a program before it runs it: fewer and larger calls, for devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lowering {
+    /// Neighbours as one op, where there is such a one and nobody else sees what lies between.
+    pub fuse: bool,
     /// Forward and jvp of an op as one call, where the op has that ([`Op::dual`]).
     pub dual: bool,
 }
 
 impl Lowering {
     /// The calls as they are compiled: what the host runs.
-    pub const NONE: Self = Self { dual: false };
+    pub const NONE: Self = Self { fuse: false, dual: false };
     /// All there is.
-    pub const ALL: Self = Self { dual: true };
+    pub const ALL: Self = Self { fuse: true, dual: true };
 
     /// What engines of devices take: everything, unless the environment says `FIPK_FUSE=0`.
     pub fn device() -> Self {
@@ -175,6 +178,7 @@ pub struct Program {
     pub inputs: Vec<(String, Option<Id>)>,
     /// Parameters whose cotangent no call writes: it is zero.
     pub unreached: Vec<usize>,
+    lowering: Lowering,
     origin: Arc<Origin>,
 }
 
@@ -193,7 +197,12 @@ impl Program {
     /// # Errors
     /// As [`Program::compile`].
     pub fn lowered(&self, how: Lowering) -> Result<Self> {
-        Self::compile_as(&self.origin.graph, self.mode, &self.origin, how)
+        let graph = &self.origin.graph;
+        match how {
+            _ if how == self.lowering => Ok(self.clone()),
+            Lowering { fuse: true, .. } => Self::compile_as(&fuse(graph), self.mode, &self.origin, how),
+            Lowering { fuse: false, .. } => Self::compile_as(graph, self.mode, &self.origin, how),
+        }
     }
 
     fn compile_as(graph: &Graph, mode: Mode, origin: &Arc<Origin>, how: Lowering) -> Result<Self> {
@@ -233,6 +242,7 @@ impl Program {
             fetches,
             inputs: graph.inputs.iter().map(|v| (graph.tensors[v.0].name.clone(), primal[v.0])).collect(),
             unreached,
+            lowering: how,
             origin: origin.clone(),
         };
         let placed = plan::place(&program, plan::ALIGN, |id| program.buffers[id].numel());

@@ -151,8 +151,13 @@ fn scale<F: Curve>(at: &[f32], d: &[f32], out: &mut [f32], add: bool) {
 }
 
 impl Activation {
-    /// out (+)= f'(x) d, with y = f(x).
-    fn derivative(self, x: &[f32], y: &[f32], d: &[f32], out: &mut [f32], add: bool) {
+    /// Whether its slope is taken from its output.
+    pub(super) fn by_output(self) -> bool {
+        self == Self::Tanh
+    }
+
+    /// out (+)= f'(x) d, with y = f(x); tanh reads y, the others x.
+    pub(super) fn derivative(self, x: &[f32], y: &[f32], d: &[f32], out: &mut [f32], add: bool) {
         match self {
             Self::GeluErf => scale::<GeluErf>(x, d, out, add),
             Self::GeluTanh => scale::<GeluTanh>(x, d, out, add),
@@ -161,10 +166,17 @@ impl Activation {
         }
     }
 
-    /// The same on a device.
-    fn slope(self, io: &DeviceIo, d: &DeviceTensor, out: &DeviceTensor, add: bool, queue: &Queue) -> crate::Result<()> {
+    /// The same on a device; `at` is what the slope is taken from.
+    pub(super) fn slope(
+        self,
+        at: &DeviceTensor,
+        d: &DeviceTensor,
+        out: &DeviceTensor,
+        add: bool,
+        queue: &Queue,
+    ) -> crate::Result<()> {
         let (n, dtype, name) = (out.numel(), out.dtype, self.name());
-        let at = if self == Self::Tanh { &io.y } else { &io.x[0] }.stored(dtype, name, "x")?;
+        let at = at.stored(dtype, name, "x")?;
         let (d, out) = (d.stored(dtype, name, "dy")?, out.at);
         let args = SlopeArgs { at, d, out, n: n as u64, add: add.into() };
         queue.launch(&format!("{name}_slope_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
@@ -184,7 +196,7 @@ impl Op for Activation {
         Ok(x[0].to_vec())
     }
     fn reverse_reads(&self) -> Reads {
-        if *self == Self::Tanh { Reads::OUTPUT } else { Reads::inputs(&[0]) }
+        if self.by_output() { Reads::OUTPUT } else { Reads::inputs(&[0]) }
     }
     fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
         let n = numel(x[0]) as u64;
@@ -233,6 +245,7 @@ impl Op for Activation {
         }
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let at = if self.by_output() { &io.y } else { &io.x[0] };
         match pass {
             Pass::Forward => {
                 let (y, n, dtype, name) = (io.y.at, io.y.numel(), io.y.dtype, self.name());
@@ -241,11 +254,11 @@ impl Op for Activation {
                 queue.launch(&format!("{name}_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
             }
             Pass::Jvp => match &io.dx[0] {
-                Some(dx) => self.slope(io, dx, &io.dy()?, false, queue),
+                Some(dx) => self.slope(at, dx, &io.dy()?, false, queue),
                 None => io.dy()?.zero(queue),
             },
             Pass::Vjp => match &io.gx[0] {
-                Some(g) => self.slope(io, &io.dy()?, &g.to, g.add, queue),
+                Some(g) => self.slope(at, &io.dy()?, &g.to, g.add, queue),
                 None => Ok(()),
             },
             Pass::Dual => super::in_turn(self, io, queue),

@@ -21,13 +21,30 @@ impl Args for AddArgs {}
 const _: () = assert!(size_of::<AddArgs>() == 32);
 
 /// y = a + b, in parallel.
-fn sum(a: &[f32], b: &[f32], y: &mut [f32]) {
+pub(super) fn sum(a: &[f32], b: &[f32], y: &mut [f32]) {
     let chunks = y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
     chunks.for_each(|((y, a), b)| {
         for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
             *y = a + b;
         }
     });
+}
+
+/// g (+)= v, in parallel.
+pub(super) fn receive(v: &[f32], g: &mut Cotangent) {
+    let add = g.add;
+    g.data
+        .par_chunks_mut(CHUNK)
+        .zip(v.par_chunks(CHUNK))
+        .for_each(|(g, v)| if add { g.iter_mut().zip(v).for_each(|(g, v)| *g += v) } else { g.copy_from_slice(v) });
+}
+
+/// y = a + b on a device, all stored as y is.
+pub(super) fn sum_on(a: &DeviceTensor, b: &DeviceTensor, y: &DeviceTensor, queue: &Queue) -> crate::Result<()> {
+    let (n, dtype) = (y.numel(), y.dtype);
+    let (a, b) = (a.stored(dtype, "add", "a")?, b.stored(dtype, "add", "b")?);
+    let args = AddArgs { a, b, y: y.at, n: n as u64 };
+    queue.launch(&format!("add_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
 }
 
 impl Op for Add {
@@ -60,24 +77,13 @@ impl Op for Add {
         }
     }
     fn vjp(&self, _: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
-        for g in gx.iter_mut().flatten() {
-            let add = g.add;
-            g.data.par_chunks_mut(CHUNK).zip(gy.par_chunks(CHUNK)).for_each(|(g, gy)| {
-                if add { g.iter_mut().zip(gy).for_each(|(g, v)| *g += v) } else { g.copy_from_slice(gy) }
-            });
-        }
+        gx.iter_mut().flatten().for_each(|g| receive(gy, g));
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
-        let add = |a: &DeviceTensor, b: &DeviceTensor, y: &DeviceTensor| {
-            let (n, dtype) = (y.numel(), y.dtype);
-            let (a, b) = (a.stored(dtype, "add", "a")?, b.stored(dtype, "add", "b")?);
-            let args = AddArgs { a, b, y: y.at, n: n as u64 };
-            queue.launch(&format!("add_forward_{}", dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
-        };
         match pass {
-            Pass::Forward => add(&io.x[0], &io.x[1], &io.y),
+            Pass::Forward => sum_on(&io.x[0], &io.x[1], &io.y, queue),
             Pass::Jvp => match (&io.dx[0], &io.dx[1]) {
-                (Some(a), Some(b)) => add(a, b, &io.dy()?),
+                (Some(a), Some(b)) => sum_on(a, b, &io.dy()?, queue),
                 (Some(d), None) | (None, Some(d)) => io.dy()?.copy_from(d, queue),
                 (None, None) => io.dy()?.zero(queue),
             },

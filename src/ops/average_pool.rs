@@ -75,9 +75,9 @@ impl Op for AveragePool {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
-        let y = self.output(x).map_or(0, |y| numel(&y));
-        Cost { flops: numel(x[0]) as u64, bytes: 4 * (numel(x[0]) + y) as u64 }
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let (n, y) = (numel(x[0]) as u64, self.output(x).map_or(0, |y| numel(&y)) as u64);
+        Cost { flops: pass.count() * n, bytes: pass.count() * 4 * (n + y) }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         let g = self.grid(x[0].shape);

@@ -20,8 +20,8 @@ impl Op for Flatten {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
-        Cost { flops: 0, bytes: 8 * numel(x[0]) as u64 }
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        Cost { flops: 0, bytes: pass.count() * 8 * numel(x[0]) as u64 }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         y.copy_from_slice(x[0].data);

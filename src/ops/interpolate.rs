@@ -122,9 +122,9 @@ impl Op for Interpolate {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
-        let (h, to) = (x[0][2] as u64, (self.special + self.to.0 * self.to.1) as u64);
-        Cost { flops: 32 * to * h, bytes: 4 * (numel(x[0]) as u64 + to * h) }
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let (h, to, each) = (x[0][2] as u64, (self.special + self.to.0 * self.to.1) as u64, pass.count());
+        Cost { flops: each * 32 * to * h, bytes: each * 4 * (numel(x[0]) as u64 + to * h) }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         let h = x[0].shape[2];
@@ -150,10 +150,14 @@ impl Op for Interpolate {
         }
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let forward = |x: &DeviceTensor, y: &DeviceTensor| {
+            y.stored(x.dtype, "interpolate", "y")?;
+            self.launch("forward", x, y, false, queue)
+        };
         match pass {
-            Pass::Forward => self.launch("forward", &io.x[0], &io.y, false, queue),
+            Pass::Forward => forward(&io.x[0], &io.y),
             Pass::Jvp => match &io.dx[0] {
-                Some(dx) => self.launch("forward", dx, &io.dy()?, false, queue),
+                Some(dx) => forward(dx, &io.dy()?),
                 None => io.dy()?.zero(queue),
             },
             Pass::Dual => super::in_turn(self, io, queue),

@@ -5,7 +5,9 @@ use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod added;
 mod cuda;
+pub use added::AddLayerNorm;
 
 /// Inputs: x [.., n], w \[n\], b \[n\]. Saves (mean, r) a row, r = 1/√(var + eps) with the biased variance, as
 /// everywhere in the field. Below, x̂ = (x − mean) r.
@@ -213,7 +215,7 @@ impl Op for LayerNorm {
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
         match pass {
             Pass::Forward => cuda::forward(self.eps, io, queue),
-            Pass::Jvp => cuda::jvp(io, queue),
+            Pass::Jvp => cuda::jvp(&io.x[0], io.dx[0], io, queue),
             Pass::Vjp => cuda::vjp(&io.x[0], io, queue),
             Pass::Dual => cuda::dual(self.eps, io, queue),
         }

@@ -10,6 +10,9 @@ use crate::gpu::{Dtype, Ptr, Queue};
 use crate::tensor::{Shape, View, numel, rows_cols};
 use rayon::prelude::*;
 
+mod fused;
+pub use fused::FusedLinear;
+
 /// Inputs: x, W, and b where there is a bias.
 #[derive(Debug)]
 pub struct Linear;
@@ -44,6 +47,21 @@ pub(crate) fn column_sums(gy: &[f32], g: &mut Cotangent) {
 fn product_scratch(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize) -> usize {
     let [a, b, c] = [Dtype::F32; 3];
     GemmShape { layout, m, n, k, pairs, a, b, c }.scratch()
+}
+
+/// `rest` with a bias of f32, or without.
+fn with_bias(b: Option<&DeviceTensor>, rest: Epilogue) -> crate::Result<Epilogue> {
+    let bias = b.map_or(Ok(Ptr::NULL), |b| b.stored(Dtype::F32, "linear", "bias"))?;
+    Ok(Epilogue { bias, ..rest })
+}
+
+/// What the tangent is a sum of products of, dx Wᵀ + x dWᵀ: no, one or two pairs.
+fn tangent_pairs<'a>(
+    x: &[DeviceTensor<'a>],
+    dx: &[Option<DeviceTensor<'a>>],
+) -> Vec<(DeviceTensor<'a>, DeviceTensor<'a>)> {
+    let pairs = [dx[0].map(|dx| (dx, x[1])), dx[1].map(|dw| (x[0], dw))];
+    pairs.into_iter().flatten().collect()
 }
 
 impl Op for Linear {
@@ -140,17 +158,15 @@ impl Op for Linear {
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
         let (x, w, (m, k), n) = (io.x[0], io.x[1], io.x[0].rows_cols(), io.x[1].shape[0]);
-        let bias = |b: Option<DeviceTensor>| -> crate::Result<Epilogue> {
-            let bias = b.map_or(Ok(Ptr::NULL), |b| b.stored(Dtype::F32, "linear", "bias"))?;
-            Ok(Epilogue { bias, ..Epilogue::NONE })
-        };
         match pass {
-            Pass::Forward => product(queue, Layout::Nt, (m, n, k), &[(x, w)], &io.y, bias(io.x.get(2).copied())?),
+            Pass::Forward => {
+                let epilogue = with_bias(io.x.get(2), Epilogue::NONE)?;
+                product(queue, Layout::Nt, (m, n, k), &[(x, w)], &io.y, epilogue)
+            }
             // dx Wᵀ + x dWᵀ + db in one launch: two pairs of operands, one sum, rounded once.
             Pass::Jvp => {
-                let pairs = [io.dx[0].map(|dx| (dx, w)), io.dx[1].map(|dw| (x, dw))];
-                let pairs: Vec<(DeviceTensor, DeviceTensor)> = pairs.into_iter().flatten().collect();
-                product(queue, Layout::Nt, (m, n, k), &pairs, &io.dy()?, bias(io.dx.get(2).copied().flatten())?)
+                let epilogue = with_bias(io.dx.get(2).and_then(Option::as_ref), Epilogue::NONE)?;
+                product(queue, Layout::Nt, (m, n, k), &tangent_pairs(io.x, io.dx), &io.dy()?, epilogue)
             }
             Pass::Vjp => {
                 let gy = io.dy()?;
@@ -158,20 +174,27 @@ impl Op for Linear {
                 if let Some(g) = io.gx[0] {
                     product(queue, Layout::Nn, (m, k, n), &[(gy, w)], &g.to, into(g.add))?;
                 }
+                let bias = io.gx.get(2).and_then(Option::as_ref);
+                let along = bias.filter(|b| io.gx[1].is_some() && b.to.dtype == Dtype::F32);
                 if let Some(g) = io.gx[1] {
-                    product(queue, Layout::Tn, (n, k, m), &[(gy, x)], &g.to, into(g.add))?;
+                    let bias_gradient = along.map_or(Ptr::NULL, |b| b.to.at);
+                    let bias_gradient_add = along.is_some_and(|b| b.add);
+                    let epilogue = Epilogue { bias_gradient, bias_gradient_add, ..into(g.add) };
+                    product(queue, Layout::Tn, (n, k, m), &[(gy, x)], &g.to, epilogue)?;
                 }
-                if let Some(Some(g)) = io.gx.get(2) {
-                    device_sums::column_sums(&gy, g, queue)?;
+                match bias {
+                    // The weight's product, which reads all of gy, has summed it.
+                    Some(b) if along.is_none() => device_sums::column_sums(&gy, b, queue),
+                    _ => Ok(()),
                 }
-                Ok(())
             }
             // One launch where both tangents are there and the kernels take it.
             Pass::Dual => {
                 if let (Some(dx), Some(dw)) = (io.dx[0], io.dx[1]) {
                     let output = |t: &DeviceTensor, epilogue| Output { at: t.at, dtype: t.dtype, epilogue };
-                    let y = output(&io.y, bias(io.x.get(2).copied())?);
-                    let dy = output(&io.dy()?, bias(io.dx.get(2).copied().flatten())?);
+                    let y = output(&io.y, with_bias(io.x.get(2), Epilogue::NONE)?);
+                    let db = io.dx.get(2).and_then(Option::as_ref);
+                    let dy = output(&io.dy()?, with_bias(db, Epilogue::NONE)?);
                     if dual::dual(queue, (m, n, k), (x, w), (dx, dw), y, dy)? {
                         return Ok(());
                     }

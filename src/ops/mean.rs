@@ -48,8 +48,8 @@ impl Op for Mean {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
-        let n = numel(x[0]) as u64;
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
+        let n = pass.count() * numel(x[0]) as u64;
         Cost { flops: 2 * n, bytes: 12 * n }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {

@@ -1,10 +1,12 @@
 //! Ops: a file each, holding the shape rule, the oracle, the host passes and the cost.
 //!
 //! To add one: its file here, a line below, a method in [`crate::graph::Scope`], a row in the op table of
-//! `src/selftest/cases.rs`. Nothing else knows an op by name: the compiler, the planner and the engines see calls.
+//! `src/selftest/cases.rs`. Nothing else knows an op by name: the compiler, the planner and the engines see calls. Only
+//! `src/graph/fuse.rs` does, where it makes one op of two.
 use crate::dual::Dual;
 use crate::gpu::Queue;
 use crate::tensor::{Element, Shape, View};
+use std::any::Any;
 use std::fmt::Debug;
 
 mod activation;
@@ -49,8 +51,8 @@ pub use distance::Distance;
 pub use embedding::Embedding;
 pub use flatten::Flatten;
 pub use interpolate::Interpolate;
-pub use layer_norm::LayerNorm;
-pub use linear::Linear;
+pub use layer_norm::{AddLayerNorm, LayerNorm};
+pub use linear::{FusedLinear, Linear};
 pub use max_pool::MaxPool;
 pub use mean::Mean;
 pub use moment::Moment;
@@ -79,6 +81,11 @@ impl Pass {
     /// Whether it writes y and what is saved.
     pub fn gives_output(self) -> bool {
         matches!(self, Self::Forward | Self::Dual)
+    }
+    /// How many passes it takes the place of: an op whose forward pass and jvp cost the same, and share nothing, multiplies
+    /// its cost by it.
+    pub fn count(self) -> u64 {
+        if self == Self::Dual { 2 } else { 1 }
     }
     /// Whether it takes tangents to a tangent.
     pub fn takes_tangents(self) -> bool {
@@ -141,7 +148,7 @@ impl Cotangent<'_> {
 ///
 /// Shapes reach every method that needs them in the views or as `x: &[&[usize]]`, one entry an input.
 /// Errors of the shape rule are plain text: the builder adds the op's name and its place in the network.
-pub trait Op: Debug + Send + Sync {
+pub trait Op: Any + Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The output's shape, or what does not fit: what was wanted and what was found.

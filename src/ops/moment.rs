@@ -50,6 +50,7 @@ impl Op for Moment {
     fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
         let n = numel(x[0]) as u64;
         match (self, pass) {
+            (_, Pass::Dual) => self.cost(Pass::Forward, x) + self.cost(Pass::Jvp, x),
             (Self::Mean, _) => Cost { flops: n, bytes: 4 * n },
             (Self::Variance, Pass::Forward) => Cost { flops: 4 * n, bytes: 8 * n },
             (Self::Variance, _) => Cost { flops: 3 * n, bytes: 8 * n },

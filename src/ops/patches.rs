@@ -126,9 +126,9 @@ impl Op for Patches {
     fn reverse_reads(&self) -> Reads {
         Reads::NOTHING
     }
-    fn cost(&self, _: Pass, x: &[&[usize]]) -> Cost {
+    fn cost(&self, pass: Pass, x: &[&[usize]]) -> Cost {
         let patches = x[0][0] * self.grid(x[0]).patches();
-        Cost { flops: 0, bytes: 4 * (patches + numel(x[0])) as u64 }
+        Cost { flops: 0, bytes: pass.count() * 4 * (patches + numel(x[0])) as u64 }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         let &[_, channels, height, width] = x[0].shape else { return };

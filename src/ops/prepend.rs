@@ -80,7 +80,7 @@ impl Op for Prepend {
         let (n, h, tokens) = (numel(x[0]) as u64, x[0][2] as u64, (x.len() - 1) as u64);
         let y = n + x[0][0] as u64 * h * tokens;
         let flops = if pass == Pass::Vjp { y - n } else { 0 };
-        Cost { flops, bytes: 4 * (n + y + h * tokens) }
+        Cost { flops, bytes: pass.count() * 4 * (n + y + h * tokens) }
     }
     fn reference(&self, x: &[View<Dual>], y: &mut [Dual]) {
         let (hidden, rows) = (x[0].shape[2], x[0].shape[1] + x.len() - 1);

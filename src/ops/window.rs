@@ -19,7 +19,7 @@ pub(super) struct Window {
 }
 
 impl Windows {
-    /// Square windows without padding.
+    /// Square windows, none of which begins outside of the input and its padding.
     pub fn square(kernel: usize, stride: usize, padding: usize) -> Self {
         Self::Strided { kernel: [kernel; 2], stride: [stride; 2], padding: [padding; 2], ceil: false }
     }
@@ -45,7 +45,7 @@ impl Windows {
             }
             Self::Strided { kernel, stride, padding, ceil } => {
                 let (k, s, p) = (kernel[axis], stride[axis], padding[axis]);
-                if k == 0 || s == 0 || p > k / 2 || len + 2 * p < k {
+                if k == 0 || s == 0 || len == 0 || p > k / 2 || len + 2 * p < k {
                     return Err(format!("a window of {k}, {s} apart with {p} of padding, on {len} elements"));
                 }
                 let mut n = (len + 2 * p - k + if ceil { s - 1 } else { 0 }) / s + 1;

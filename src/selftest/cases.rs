@@ -1,9 +1,9 @@
 //! The op table: every op on awkward sizes.
 use super::case::{Case, Input, Role};
 use crate::ops::{
-    Activation, Add, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance, Embedding,
-    Flatten, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend, SelectToken, SquaredError,
-    Subsample, Windows,
+    Activation, Add, AddLayerNorm, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance,
+    Embedding, Flatten, FusedLinear, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend,
+    SelectToken, SquaredError, Subsample, Windows,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -144,7 +144,43 @@ pub fn cases(seed: u64) -> Vec<Case> {
     {
         put(Box::new(Subsample { stride, pad }), 0.0, vec![m.normal(&x, 1.0)]);
     }
+    fused(m, &mut put);
     cases
+}
+
+/// Two ops as one: norms of sums; and linear maps with what follows them, each activation, with a residual or without, with
+/// a bias or without; sizes of one element, and sums that are long enough to go in parts.
+fn fused(m: &mut Make, put: &mut dyn FnMut(Box<dyn Op>, f64, Vec<Input>)) {
+    use Activation::{GeluErf, GeluTanh, Relu, Tanh};
+    for shape in [&[1][..], &[7, 5], &[2, 3, 31], &[5, 33], &[37, 40], &[131, 257]] {
+        let n = &shape[shape.len() - 1..];
+        let inputs = vec![m.normal(shape, 1.0), m.normal(shape, 1.0), m.scales(n), m.parameter(n, 1.0)];
+        put(Box::new(AddLayerNorm { eps: 1e-5 }), 8.0, inputs);
+    }
+    let fused = |activation, residual| FusedLinear { activation, residual };
+    let maps: [(FusedLinear, &[usize], usize, bool); 13] = [
+        (fused(None, true), &[1, 1], 1, true),
+        (fused(None, true), &[2, 3, 31], 33, false),
+        (fused(None, true), &[277, 65], 67, true),
+        (fused(None, true), &[3, 1030], 5, true),
+        (fused(Some(GeluErf), false), &[1, 1], 1, false),
+        (fused(Some(GeluErf), false), &[277, 65], 67, true),
+        (fused(Some(GeluErf), true), &[3, 1030], 5, true),
+        (fused(Some(GeluTanh), false), &[2, 3, 31], 33, true),
+        (fused(Some(GeluTanh), true), &[5, 7], 40, false),
+        // Few elements: one so near 0 that another order of summation turns its sign would be a slope apart.
+        (fused(Some(Relu), false), &[5, 7], 9, true),
+        (fused(Some(Relu), true), &[5, 7], 16, true),
+        (fused(Some(Tanh), false), &[2, 3, 31], 33, true),
+        (fused(Some(Tanh), true), &[33, 24], 40, false),
+    ];
+    for (op, x, n, bias) in maps {
+        let k = x[x.len() - 1];
+        let mut inputs = vec![m.normal(x, 1.0), m.parameter(&[n, k], 0.5)];
+        inputs.extend(bias.then(|| m.parameter(&[n], 1.0)));
+        inputs.extend(op.residual.then(|| m.normal(&[&x[..x.len() - 1], &[n]].concat(), 1.0)));
+        put(Box::new(op), 8.0, inputs);
+    }
 }
 
 /// x, and windows that overlap, leave pixels out, reach into padding or past the end, or adapt to the output.

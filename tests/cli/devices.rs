@@ -94,6 +94,37 @@ fn plan_counts_what_a_run_takes() {
     assert!(super::support::fipk(&["plan", "--model", "m", "--memory", "lots"]).stderr.contains("80GiB"));
 }
 
+#[test]
+fn plan_prints_the_calls_as_they_are_or_as_devices_make_them() {
+    let bert = goldens().join("bert_classify_gelu");
+    let args = ["plan", "--model", text(&bert), "--batch", "2", "--tokens", "5", "--calls"];
+    let calls = |more: &[&str], fuse: &str| {
+        let out = super::support::command(&[&args[..], more].concat()).env("FIPK_FUSE", fuse).output().unwrap();
+        let ran = super::support::Ran::from(out);
+        assert_eq!(ran.code, Some(0), "{more:?}: {}", ran.stderr);
+        ran.stdout
+    };
+    for mode in ["forward", "tangent", "reverse"] {
+        let plain = calls(&[mode], "1");
+        assert!(plain.starts_with(&format!("{mode}: ")) && plain.contains("\nadd forward: "), "{plain}");
+        let lowered = calls(&[mode, "--lowered"], "1");
+        let last = if mode == "tangent" { "dual" } else { "forward" };
+        for part in [format!("\nadd_layer_norm {last}: "), "\nlinear_gelu forward: ".into()] {
+            assert!(lowered.contains(&part) && !plain.contains(&part), "{mode}: no {part:?} in\n{lowered}");
+        }
+        // The sum of losses is marked, and stays.
+        let sums = |text: &str| text.matches("\nadd forward: ").count();
+        assert!(sums(&lowered) <= usize::from(mode == "reverse") && sums(&plain) > 1, "{lowered}");
+        assert!(!lowered.contains("\ngelu forward"), "{lowered}");
+        assert!(lowered.lines().count() < plain.lines().count());
+        assert_eq!(calls(&[mode, "--lowered"], "0"), plain, "FIPK_FUSE=0 leaves the calls as they are");
+        let json: serde_json::Value = serde_json::from_str(&calls(&[mode, "--lowered", "--json"], "1")).unwrap();
+        assert_eq!((json["mode"].as_str(), json["lowered"].as_bool()), (Some(mode), Some(true)));
+        assert_eq!(json["calls"].as_array().unwrap().len() + 1, lowered.lines().count());
+    }
+    fails(&["plan", "--model", text(&bert), "--lowered"], 2, &["--calls"]);
+}
+
 /// The losses of a run's steps.
 #[cfg(feature = "emulator")]
 fn losses(run: &std::path::Path) -> Vec<f64> {

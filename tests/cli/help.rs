@@ -50,7 +50,7 @@ fn every_verb_has_help_with_an_example() {
 }
 
 /// Flags that switch something on, must be given, or mean nothing where they are not.
-const WITHOUT_DEFAULT: [&str; 31] = [
+const WITHOUT_DEFAULT: [&str; 33] = [
     "new-head",
     "drift",
     "path",
@@ -82,6 +82,8 @@ const WITHOUT_DEFAULT: [&str; 31] = [
     "cotangents",
     "lr",
     "emulated",
+    "calls",
+    "lowered",
 ];
 
 #[test]

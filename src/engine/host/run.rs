@@ -122,9 +122,16 @@ impl Host {
                 let mut written = written.into_iter().map(|(_, s)| s);
                 let y = written.next().unwrap_or_default();
                 let saved = call.saved.and_then(|_| written.next()).unwrap_or_default();
+                let mut dy = written.next();
                 let dx: Vec<Option<&[f32]>> = call.dx.iter().map(|d| d.map(read)).collect();
+                if self.poison {
+                    [Some(&mut *y), Some(&mut *saved), dy.as_deref_mut()]
+                        .into_iter()
+                        .flatten()
+                        .for_each(|to| to.fill(f32::NAN));
+                }
                 call.op.forward(&x, y, saved);
-                if let Some(dy) = written.next() {
+                if let Some(dy) = dy {
                     call.op.jvp(&x, y, saved, &dx, dy);
                 }
             }

@@ -209,11 +209,12 @@ pub fn dual(eps: f32, io: &DeviceIo, queue: &Queue) -> Result<()> {
     queue.launch(&inputs.kernel("dual", dtype), rows.blocks(queue), rows.threads(), 0, &args)
 }
 
-pub fn jvp(io: &DeviceIo, queue: &Queue) -> Result<()> {
-    let (dy, dtype) = (io.dy()?, io.y.dtype);
-    let (x, w) = (io.x[0].stored(dtype, NAME, "x")?, io.x[1].stored(Dtype::F32, NAME, "w")?);
-    let dx = tangent(io.dx[0], dtype, "dx")?;
-    let (dw, db) = (tangent(io.dx[1], Dtype::F32, "dw")?, tangent(io.dx[2], Dtype::F32, "db")?);
+/// `x`: what was normalised, one tensor or the sum of two; `dx`: its tangent.
+pub fn jvp(x: &DeviceTensor, dx: Option<DeviceTensor>, io: &DeviceIo, queue: &Queue) -> Result<()> {
+    let (dy, dtype, of_b) = (io.dy()?, io.y.dtype, io.x.len() - 1);
+    let (x, w) = (x.stored(dtype, NAME, "x")?, io.x[of_b - 1].stored(Dtype::F32, NAME, "w")?);
+    let dx = tangent(dx, dtype, "dx")?;
+    let (dw, db) = (tangent(io.dx[of_b - 1], Dtype::F32, "dw")?, tangent(io.dx[of_b], Dtype::F32, "db")?);
     let rows = Rows::new(&dy, &[x, w, dx, dw, db, dy.at]);
     let args = JvpArgs {
         x,
