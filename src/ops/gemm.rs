@@ -10,6 +10,7 @@ pub mod cuda;
 mod epilogue;
 pub mod naive;
 mod shape;
+mod wgmma;
 pub use config::{Family, GemmConfig, Tile};
 pub use epilogue::Epilogue;
 pub use shape::{GemmShape, Layout};

@@ -1,6 +1,6 @@
 //! Which kernel a product takes, in which tiles and parts: a rule from the shape, the kind of device and whether tf32 is
 //! allowed, printed with the product. docs/decisions/0011 says why.
-use super::{GemmShape, Layout};
+use super::{GemmShape, Layout, wgmma};
 use crate::gpu::{Abilities, Dtype};
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub enum Family {
     Simt,
     /// Tensor cores by `mma.sync`; operands both bf16, or both f32 and rounded to tf32. No kernels yet.
     Mma,
-    /// Tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16. No kernels yet.
+    /// kernels/gemm_wgmma.cu: tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16.
     Wgmma,
 }
 
@@ -47,14 +47,17 @@ impl Family {
     pub fn tiles(self, _operands: Dtype) -> Vec<Tile> {
         match self {
             Self::Simt => vec![SMALL, LARGE],
-            Self::Mma | Self::Wgmma => Vec::new(),
+            Self::Mma => Vec::new(),
+            Self::Wgmma => wgmma::TILES.to_vec(),
         }
     }
 
+    /// Of the widest tile, which has the fewest.
     pub const fn stages(self) -> usize {
         match self {
             Self::Simt => 2,
-            Self::Mma | Self::Wgmma => 4,
+            Self::Mma => 4,
+            Self::Wgmma => wgmma::stages(wgmma::TILES[0]),
         }
     }
 }
@@ -72,15 +75,19 @@ impl GemmShape {
         self.m.div_ceil(tile.rows) * self.n.div_ceil(tile.columns)
     }
 
-    /// The kernels for these operands on a device: one family has any so far.
-    pub fn family(&self, _: Abilities, _tf32: bool) -> Family {
+    /// The kernels for these operands on a device.
+    pub fn family(&self, on: Abilities, _tf32: bool) -> Family {
+        if on.sm_90a && wgmma::takes(self) {
+            return Family::Wgmma;
+        }
         Family::Simt
     }
 
     /// `tf32`: whether factors of f32 may be rounded to it.
     pub fn config(&self, abilities: Abilities, tf32: bool) -> GemmConfig {
         match self.family(abilities, tf32) {
-            Family::Simt | Family::Mma | Family::Wgmma => self.simt(),
+            Family::Wgmma => wgmma::config(self),
+            Family::Simt | Family::Mma => self.simt(),
         }
     }
 

@@ -1,6 +1,6 @@
-//! Matrix products on a device: launches of kernels/gemm.cu and kernels/gemm_mma_*.cu.
-use super::{Epilogue, Family, GemmConfig, GemmShape, Layout};
-use crate::gpu::{Args, Ptr, Queue};
+//! Matrix products on a device: launches of kernels/gemm.cu and kernels/gemm_mma_*.cu, and the way to those of wgmma.rs.
+use super::{Epilogue, Family, GemmConfig, GemmShape, Layout, wgmma};
+use crate::gpu::{Abilities, Args, Ptr, Queue};
 use crate::ops::DeviceTensor;
 use crate::{Error, Result};
 
@@ -8,8 +8,8 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(super) struct GemmArgs {
-    a: [Ptr; 2],
-    b: [Ptr; 2],
+    pub(super) a: [Ptr; 2],
+    pub(super) b: [Ptr; 2],
     c: Ptr,
     bias: Ptr,
     residual: Ptr,
@@ -47,7 +47,11 @@ pub fn product(
     };
     let operands = pairs.iter().map(stored).collect::<Result<Vec<_>>>()?;
     let shape = GemmShape { layout, m, n, k, pairs: pairs.len(), a, b, c: c.dtype };
-    let config = shape.config(queue.device.abilities(), queue.tf32);
+    let on = queue.device.abilities();
+    let mut config = shape.config(on, queue.tf32);
+    if config.family == Family::Wgmma && !wgmma::aligned(&operands) {
+        config = shape.config(Abilities { sm_90a: false, ..on }, queue.tf32);
+    }
     product_as(config, queue, &shape, &operands, c.at, epilogue)
 }
 
@@ -80,7 +84,8 @@ pub fn product_as(
             let kernel = format!("gemm_{}_{}x{}_{a}_{b}", shape.layout.name(), config.tile.rows, config.tile.columns);
             queue.launch(&kernel, [shape.tiles(config.tile) as u32, args.split], 256, 0, &args)?;
         }
-        Family::Mma | Family::Wgmma => {
+        Family::Wgmma => wgmma::launch(queue, &config, shape, args)?,
+        Family::Mma => {
             let what = format!("{shape} by {config}");
             return Err(Error::unsupported(queue.device.describe(), what, "there is no such kernel"));
         }
