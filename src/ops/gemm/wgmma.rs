@@ -134,3 +134,43 @@ pub(super) fn launch(queue: &Queue, config: &GemmConfig, shape: &GemmShape, args
     let args = WgmmaArgs { a, b, product: args, pad: [0; 5] };
     queue.launch(&kernel, blocks, THREADS, RING + STRIPS, &args)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Dtype::{Bf16, F32};
+    use Layout::{Nn, Nt, Tn};
+
+    fn of(layout: Layout, (m, n, k): (usize, usize, usize), pairs: usize, c: Dtype) -> GemmShape {
+        GemmShape { layout, m, n, k, pairs, a: Bf16, b: Bf16, c }
+    }
+
+    #[test]
+    fn the_rule_is_printed() {
+        let shapes = [
+            of(Nt, (4096, 3072, 768), 2, Bf16),
+            of(Nn, (6304, 768, 768), 1, Bf16),
+            of(Nt, (1024, 384, 384), 1, Bf16),
+            of(Tn, (768, 768, 4096), 1, F32),
+            of(Tn, (3072, 768, 4096), 1, F32),
+        ];
+        let lines = shapes.map(|shape| format!("{shape}: {}", config(&shape)));
+        let want = [
+            "nt 4096x3072x768 x 2 bf16: wgmma 128x256x64, 4 stages, split 1",
+            "nn 6304x768x768 bf16: wgmma 128x128x64, 6 stages, split 1",
+            "nt 1024x384x384 bf16: wgmma 128x64x64, 8 stages, split 1",
+            "tn 768x768x4096 bf16 bf16 > f32: wgmma 128x128x64, 6 stages, split 3",
+            "tn 3072x768x4096 bf16 bf16 > f32: wgmma 128x256x64, 4 stages, split 1",
+        ];
+        assert_eq!(lines, want);
+    }
+
+    #[test]
+    fn shared_memory_suffices_for_one_block_and_leaves_none_for_another() {
+        // 227 KiB is a block's most, and static arrays before a start aligned to 1024 bytes.
+        for tile in TILES {
+            let bytes = stages(tile) * 2 * tile.depth * (tile.rows + tile.columns) + STRIPS + 1024;
+            assert!((114 << 10..=227 << 10).contains(&bytes), "{tile:?}: {bytes}");
+        }
+    }
+}
