@@ -133,7 +133,8 @@ impl Numbers {
         }
         let mut gradient = Vec::new();
         if let After::BiasGradient(add) = after {
-            let row = |i: usize| self.pairs.iter().map(move |[a, _]| (0..k).map(|t| f64::from(a[t * m + i])).sum::<f64>());
+            let row =
+                |i: usize| self.pairs.iter().map(move |[a, _]| (0..k).map(|t| f64::from(a[t * m + i])).sum::<f64>());
             let start = |i: usize| if add { f64::from(self.gradient[i]) } else { 0.0 };
             gradient = (0..m).map(|i| start(i) + row(i).sum::<f64>()).collect();
         }
@@ -346,7 +347,11 @@ fn linear_maps_take_them_on_hopper() {
         assert!(rows.len() >= 3 && rows.iter().all(|row| row.ok), "{rows:?}");
         for layout in LAYOUTS {
             let stem = format!("gemm_wgmma_{}_", layout.name());
-            assert!(emulator.launched().iter().any(|name| name.starts_with(&stem)), "{stem}: {:?}", emulator.launched());
+            assert!(
+                emulator.launched().iter().any(|name| name.starts_with(&stem)),
+                "{stem}: {:?}",
+                emulator.launched()
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Products by kernels/gemm_wgmma.cu, each kernel against the naive one: where there is TMA, and no row elsewhere.
+//! Products by kernels/gemm_wgmma.cu, each kernel against the naive one; no row where a device has none of them.
 use super::list::Check;
 use super::products::{LAYOUTS, Numbers, ULPS, by_kernels, by_naive, collect};
 use super::row::{Row, Tolerance, judge};
@@ -18,7 +18,12 @@ pub(super) fn checks(seed: u64) -> Vec<Check> {
     kernels.map(check).collect()
 }
 
-fn has_tma(device: &Rc<dyn Device>) -> Result<bool> {
+/// Whether a device runs the kernels of sm_90a alone. An emulator does, whatever it acts as; it has TMA.
+pub(super) fn has_sm_90a(device: &Rc<dyn Device>) -> Result<bool> {
+    let on = device.abilities();
+    if on.capability.0 >= 9 && !on.sm_90a {
+        return Ok(false);
+    }
     let memory = Memory::new(device, 2 * 64 * 64)?;
     let plane = Plane { at: memory.at(), rows: 64, columns: 64, pitch: 64, box_rows: 64, box_columns: 64 };
     match device.tensor_map(&plane) {
@@ -31,7 +36,7 @@ fn has_tma(device: &Rc<dyn Device>) -> Result<bool> {
 /// For C in f32 and in one part, with all that an epilogue does; for C in bf16 of two pairs, the sum in parts. More tiles
 /// than one, more slices than stages.
 fn rows(device: &Rc<dyn Device>, seed: u64, name: &str, layout: Layout, tile: Tile) -> Result<Vec<Row>> {
-    if !has_tma(device)? {
+    if !has_sm_90a(device)? {
         return Ok(Vec::new());
     }
     let mut rows = Vec::new();
