@@ -59,9 +59,9 @@ pub(super) fn takes(shape: &GemmShape) -> bool {
     let of_a = if layout == Layout::Tn { m } else { k };
     let of_b = if layout == Layout::Nt { k } else { n };
     let rows_aligned = of_a % 8 == 0 && of_b % 8 == 0;
-    // Coordinates and counts are 32 bits wide, with room for products of two small ones.
-    let fits = [m, n, k].iter().all(|size| *size < 1 << 30) && shape.tiles(TILES[2]) < 1 << 24;
-    a == Dtype::Bf16 && b == Dtype::Bf16 && (1..=2).contains(&pairs) && m * n * k > 0 && rows_aligned && fits
+    // Coordinates and counts are 32 bits wide: tiles, and slices, times parts.
+    let fits = [m, n, k].iter().all(|size| (1..1 << 30).contains(size)) && shape.tiles(TILES[2]) < 1 << 24;
+    a == Dtype::Bf16 && b == Dtype::Bf16 && (1..=2).contains(&pairs) && rows_aligned && fits
 }
 
 /// Whether operands begin where copies can.
@@ -105,8 +105,8 @@ pub(super) fn launch(queue: &Queue, config: &GemmConfig, shape: &GemmShape, args
         "wgmma takes operands aligned to 16 bytes"
     } else if !TILES.contains(&config.tile) {
         "wgmma has tiles of 128x256x64, 128x128x64 and 128x64x64"
-    } else if !(1..=slices.min(1 << 10)).contains(&config.split) {
-        "a sum has no more parts than slices"
+    } else if !(1..=slices.min(64)).contains(&config.split) {
+        "a sum has no more parts than slices, and 64 at most"
     } else {
         ""
     };
