@@ -150,8 +150,9 @@ template <int W> FIPK_DEVICE void finish(const GemmArgs& p, u64 row, u64 column,
 }
 
 // The same for a part of the sum: as it is.
-template <int W> FIPK_DEVICE void finish_part(const GemmArgs& p, u64 row, u64 column, const float* sums) {
-    const u64 at = (static_cast<u64>(blockIdx.y) * p.m + row) * p.n + column;
+template <int W>
+FIPK_DEVICE void finish_part(const GemmArgs& p, u64 row, u64 column, const float* sums, u64 part = blockIdx.y) {
+    const u64 at = (part * p.m + row) * p.n + column;
     const bool aligned = rows_aligned<float>(p.partial, p.n, 4);
 #pragma unroll
     for (int j = 0; j < W; j += 4) {
@@ -162,9 +163,9 @@ template <int W> FIPK_DEVICE void finish_part(const GemmArgs& p, u64 row, u64 co
 }
 
 // The sum of a row of op(A), or this part of it.
-FIPK_DEVICE void finish_bias_gradient(const GemmArgs& p, u64 row, float sum) {
+FIPK_DEVICE void finish_bias_gradient(const GemmArgs& p, u64 row, float sum, u64 part = blockIdx.y) {
     if (p.split > 1) {
-        p.partial[p.split * p.m * p.n + blockIdx.y * p.m + row] = sum;
+        p.partial[p.split * p.m * p.n + part * p.m + row] = sum;
     } else {
         put<float>(p.bias_gradient, row, p.alpha * sum, p.epilogue & BIAS_GRADIENT_ADD);
     }

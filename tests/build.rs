@@ -141,7 +141,8 @@ fn every_kernel_is_compiled_for_every_architecture_and_spills_nothing() {
         let hopper = text.split("#if FIPK_SM90A").skip(1).map(|rest| rest.split("#endif").next().unwrap_or(rest));
         let hopper: Vec<&str> = hopper.collect();
         kernels.extend(entries.iter().filter(of_file).map(|(_, e)| e.kernel.clone()));
-        if kernels.is_empty() {
+        // A file for sm_90a alone has none in a build without it.
+        if kernels.is_empty() && (hopper.is_empty() || archs.iter().any(|arch| arch.number == "90a")) {
             wrong.push(format!("{file} has no kernel"));
         }
         for (kernel, arch) in kernels.iter().flat_map(|k| archs.iter().filter(|a| !a.ptx).map(move |a| (k, a))) {

@@ -172,7 +172,7 @@ fn every_kernel_agrees_with_the_naive_one() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(rows, 3 + 6 * 8);
+    assert_eq!(rows, 3 + 6 * 8 + 9 * 2);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod epilogue;
 mod mma;
 pub mod naive;
 mod shape;
+mod wgmma;
 pub use config::{Family, GemmConfig, Tile};
 pub use epilogue::Epilogue;
 pub use shape::{GemmShape, Layout};

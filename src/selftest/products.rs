@@ -14,10 +14,10 @@ use crate::rng::Rng;
 use std::rc::Rc;
 
 /// Of rounding, for sums of a few hundred terms.
-const ULPS: f64 = 16.0;
+pub(super) const ULPS: f64 = 16.0;
 /// Where a tensor core cuts off what it adds up, in place of rounding it.
 const ULPS_MMA: f64 = 32.0;
-const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
+pub(super) const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
 pub(super) fn checks(seed: u64) -> Vec<Check> {
@@ -93,19 +93,19 @@ fn tolerance(c: Dtype, family: Family) -> Tolerance {
     }
 }
 
-fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
+pub(super) fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
     rows.unwrap_or_else(|e| vec![Row::failed(name, "", "", e)])
 }
 
 /// Operands, a bias and what C holds before, on the host as they are stored.
-struct Numbers {
+pub(super) struct Numbers {
     pairs: Vec<[Vec<f32>; 2]>,
     bias: Vec<f32>,
     base: Vec<f32>,
 }
 
 impl Numbers {
-    fn new(shape: &GemmShape, seed: u64) -> Self {
+    pub(super) fn new(shape: &GemmShape, seed: u64) -> Self {
         let GemmShape { m, n, k, pairs, a, b, c, .. } = *shape;
         let mut rng = Rng::new(seed, 31);
         let mut draw = |n: usize, dtype| rounded(&(0..n).map(|_| rng.normal()).collect::<Vec<_>>(), dtype);
@@ -169,7 +169,7 @@ fn epilogue(whole: bool, bias: &Memory) -> Epilogue {
     Epilogue { bias: if whole { bias.at() } else { Ptr::NULL }, add: whole, ..Epilogue::NONE }
 }
 
-fn by_kernels(
+pub(super) fn by_kernels(
     device: &Rc<dyn Device>,
     shape: &GemmShape,
     numbers: &Numbers,
@@ -192,7 +192,7 @@ fn start(device: &Rc<dyn Device>, numbers: &Numbers, c: Dtype, add: bool) -> Res
 }
 
 /// The same by the judge, in f32 and a pair after the other; and the scale of each element.
-fn by_naive(
+pub(super) fn by_naive(
     device: &Rc<dyn Device>,
     shape: &GemmShape,
     numbers: &Numbers,

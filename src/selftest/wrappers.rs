@@ -1,9 +1,10 @@
 //! The wrappers of kernels/ptx.cuh, each in a kernel of its own (kernels/wrappers.cu), against plain arithmetic.
 use super::list::Check;
+use super::products_wgmma::has_sm_90a;
 use super::row::{Row, Tolerance, judge};
+use crate::Result;
 use crate::gpu::{Args, Device, Memory, Plane, Ptr, Queue, TensorMap};
 use crate::rng::Rng;
-use crate::{Error, Result};
 use half::bf16;
 use std::rc::Rc;
 
@@ -81,7 +82,7 @@ fn on_hopper(seed: u64, name: String, run: impl Fn(&Bench, &str) -> Result<Row> 
     let names = vec![name.clone()];
     let rows = move |device: &Rc<dyn Device>| {
         let bench = Bench { device: device.clone(), seed };
-        let row = bench.has_tma().and_then(|has| has.then(|| run(&bench, &name)).transpose());
+        let row = has_sm_90a(device).and_then(|has| has.then(|| run(&bench, &name)).transpose());
         row.unwrap_or_else(|e| Some(Row::failed(&name, "", "", e))).into_iter().collect()
     };
     Check { names, run: Box::new(rows) }
@@ -94,17 +95,6 @@ struct Bench {
 }
 
 impl Bench {
-    /// Without TMA there is nothing of sm_90, and no row.
-    fn has_tma(&self) -> Result<bool> {
-        let memory = self.put(&[bf16::ZERO; 64 * 64])?;
-        let plane = Plane { at: memory.at(), rows: 64, columns: 64, pitch: 64, box_rows: 64, box_columns: 64 };
-        match self.device.tensor_map(&plane) {
-            Ok(_) => Ok(true),
-            Err(Error::Unsupported { .. }) => Ok(false),
-            Err(other) => Err(other),
-        }
-    }
-
     /// In -1 .. 1, held by bf16 exactly.
     fn numbers(&self, n: usize, stream: u64) -> Vec<f32> {
         let mut rng = Rng::new(self.seed, stream);

@@ -11,11 +11,8 @@ impl Driver {
         let (major, minor) = self.found.capability;
         if major < 9 {
             let hint = "TMA needs compute capability 9.0; use a kernel without it";
-            return Err(Error::device(
-                self.name(),
-                format!("a tensor map on compute capability {major}.{minor}"),
-                hint,
-            ));
+            let what = format!("a tensor map on compute capability {major}.{minor}");
+            return Err(Error::unsupported(self.name(), what, hint));
         }
         self.enter()?;
         let Plane { at, rows, columns, pitch, box_rows, box_columns } = *plane;

@@ -1,6 +1,6 @@
 //! Which kernel a product takes, in which tiles and parts: a rule from the shape, the kind of device and whether tf32 is
 //! allowed, printed with the product. docs/decisions/0011 says why.
-use super::{GemmShape, Layout, mma};
+use super::{GemmShape, Layout, mma, wgmma};
 use crate::gpu::{Abilities, Dtype};
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub enum Family {
     /// kernels/gemm_mma.cuh: tensor cores by `mma.sync`; operands both bf16, or both f32 and rounded to tf32, whose rows
     /// are whole chunks of 16 bytes.
     Mma,
-    /// Tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16. No kernels yet.
+    /// kernels/gemm_wgmma.cu: tensor cores by `wgmma`, fed by TMA, of sm_90a alone; operands both bf16.
     Wgmma,
 }
 
@@ -49,14 +49,16 @@ impl Family {
         match self {
             Self::Simt => vec![SMALL, LARGE],
             Self::Mma => mma::of_products(operands),
-            Self::Wgmma => Vec::new(),
+            Self::Wgmma => wgmma::TILES.to_vec(),
         }
     }
 
+    /// Of the widest tile, which has the fewest.
     pub const fn stages(self) -> usize {
         match self {
             Self::Simt => 2,
-            Self::Mma | Self::Wgmma => 4,
+            Self::Mma => 4,
+            Self::Wgmma => wgmma::stages(wgmma::TILES[0]),
         }
     }
 }
@@ -75,8 +77,11 @@ impl GemmShape {
     }
 
     /// The kernels for these operands on a device.
-    pub fn family(&self, abilities: Abilities, tf32: bool) -> Family {
-        if abilities.capability >= Abilities::AMPERE.capability && self.fits_mma(tf32) {
+    pub fn family(&self, on: Abilities, tf32: bool) -> Family {
+        if on.sm_90a && wgmma::takes(self) {
+            return Family::Wgmma;
+        }
+        if on.capability >= Abilities::AMPERE.capability && self.fits_mma(tf32) {
             return Family::Mma;
         }
         Family::Simt
@@ -86,8 +91,9 @@ impl GemmShape {
     /// for what this gives to `mma`.
     pub fn config(&self, abilities: Abilities, tf32: bool) -> GemmConfig {
         match self.family(abilities, tf32) {
+            Family::Wgmma => wgmma::config(self),
             Family::Mma => self.mma(),
-            Family::Simt | Family::Wgmma => self.simt(),
+            Family::Simt => self.simt(),
         }
     }
 

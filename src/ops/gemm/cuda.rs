@@ -1,7 +1,7 @@
-//! Matrix products on a device: launches of kernels/gemm.cu and kernels/gemm_mma_*.cu.
+//! Matrix products on a device: launches of kernels/gemm.cu and kernels/gemm_mma_*.cu, and the way to those of wgmma.rs.
 pub use super::dual::dual;
-use super::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile, mma};
-use crate::gpu::{Args, Ptr, Queue};
+use super::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile, mma, wgmma};
+use crate::gpu::{Abilities, Args, Ptr, Queue};
 use crate::ops::DeviceTensor;
 use crate::{Error, Result};
 
@@ -9,8 +9,8 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(super) struct GemmArgs {
-    a: [Ptr; 2],
-    b: [Ptr; 2],
+    pub(super) a: [Ptr; 2],
+    pub(super) b: [Ptr; 2],
     c: Ptr,
     bias: Ptr,
     residual: Ptr,
@@ -48,7 +48,11 @@ pub fn product(
     };
     let operands = pairs.iter().map(stored).collect::<Result<Vec<_>>>()?;
     let shape = GemmShape { layout, m, n, k, pairs: pairs.len(), a, b, c: c.dtype };
-    let mut config = shape.config(queue.device.abilities(), queue.tf32);
+    let on = queue.device.abilities();
+    let mut config = shape.config(on, queue.tf32);
+    if config.family == Family::Wgmma && !wgmma::aligned(&operands) {
+        config = shape.config(Abilities { sm_90a: false, ..on }, queue.tf32);
+    }
     if config.family == Family::Mma && !mma::aligned(&operands) {
         config = shape.simt();
     }
@@ -89,10 +93,7 @@ pub fn product_as(
             let (threads, shared) = (mma::threads(config.tile, false), mma::shared(config, shape.a, false));
             queue.launch(&kernel, [shape.tiles(config.tile) as u32, args.split], threads, shared, &args)?;
         }
-        Family::Wgmma => {
-            let what = format!("{shape} by {config}");
-            return Err(Error::unsupported(queue.device.describe(), what, "there is no such kernel"));
-        }
+        Family::Wgmma => wgmma::launch(queue, &config, shape, args)?,
     }
     add_up(queue, &args)
 }

@@ -1,7 +1,7 @@
 //! A linear map and its tangent in one launch: y = x Wᵀ and dy = dx Wᵀ + x dWᵀ, by the kernels `gemm_dual_nt_*` of
 //! kernels/gemm_mma_*.cu.
 use super::cuda::{GemmArgs, add_up, arguments};
-use super::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile, mma};
+use super::{Epilogue, Family, GemmConfig, GemmShape, Layout, Tile, mma, wgmma};
 use crate::gpu::{Abilities, Args, Dtype, Ptr, Queue};
 use crate::ops::DeviceTensor;
 use crate::{Error, Result};
@@ -67,9 +67,14 @@ pub fn dual(
     Ok(true)
 }
 
-/// Whether the product alone would be done by `mma.sync`.
+/// Whether the product alone would be done by `mma.sync`; or by `wgmma`, but in too few tiles to fill the device: one
+/// launch that brings x and W once is then worth more than the faster instruction. On paper, not measured.
 fn chosen(shape: &GemmShape, abilities: Abilities, tf32: bool) -> bool {
-    shape.family(abilities, tf32) == Family::Mma
+    match shape.family(abilities, tf32) {
+        Family::Mma => true,
+        Family::Wgmma => shape.fits_mma(tf32) && wgmma::leaves_idle(shape),
+        Family::Simt => false,
+    }
 }
 
 /// The same in a way of one's own: y's operands, then their tangents.
