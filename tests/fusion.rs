@@ -12,10 +12,10 @@ use std::rc::Rc;
 
 #[path = "fusion/nets.rs"]
 mod nets;
-use nets::{post_norm, pre_norm, shared, tiny};
+use nets::{post_norm, pre_norm, residual_blocks, shared, tiny};
 
 const MODES: [Mode; 3] = [Mode::Forward, Mode::Tangent, Mode::Reverse];
-const FUSED: Lowering = Lowering { fuse: true, dual: false };
+const FUSED: Lowering = Lowering { fuse: true, ..Lowering::NONE };
 
 /// A network with weights, a direction in them and in `x`, inputs, and a cotangent of its output.
 struct Net {
@@ -39,7 +39,12 @@ impl Net {
             layout.spans().iter().for_each(|s| all[s.range()].iter_mut().for_each(|v| *v = size * rng.normal()));
             all
         };
-        let (w, v) = (flat(&mut rng, 0.4), flat(&mut rng, 0.4));
+        let (mut w, mut v) = (flat(&mut rng, 0.4), flat(&mut rng, 0.4));
+        // Statistics are in no direction, and variances are positive.
+        for s in layout.spans().iter().filter(|s| s.name.contains("running_")) {
+            v[s.range()].fill(0.0);
+            w[s.range()].iter_mut().for_each(|w| *w = w.abs() + 0.1);
+        }
         let mut input = |&at: &fipk::graph::Value| {
             let t = graph.tensor(at);
             let word = |rng: &mut Rng| match (t.element, t.name.as_str()) {
@@ -148,7 +153,7 @@ impl Net {
     }
 
     fn on_host(&self, mode: Mode, how: Lowering) -> [Vec<f32>; 3] {
-        self.run(&mut Host::new(self.layout.clone()).poisoned(), mode, how)
+        self.run(&mut Host::new(self.layout.clone()).poisoned().lowering(how), mode, how)
     }
 
     fn on_device(&self, mode: Mode, how: Lowering, dtype: Dtype) -> [Vec<f32>; 3] {
@@ -178,6 +183,7 @@ fn near(got: &[f32], want: &[f64], tol: f64, what: &str) {
     assert!(off <= tol * norm(want), "{what}: off by {off:e} of {:e}", norm(want));
 }
 
+/// Those with something that devices fuse.
 fn nets() -> [(&'static str, Net); 4] {
     [
         ("post-norm", Net::new("logits", post_norm)),
@@ -185,6 +191,32 @@ fn nets() -> [(&'static str, Net); 4] {
         ("pre-norm", Net::new("logits", pre_norm)),
         ("shared", Net::new("logits", shared)),
     ]
+}
+
+/// Batch norms under running averages, and under the batch's own moments.
+fn convolutional() -> [(&'static str, Net); 2] {
+    [
+        ("residual blocks", Net::new("logits", residual_blocks)),
+        ("in training", Net::new("logits", |s| residual_blocks(&s.batch_statistics()))),
+    ]
+}
+
+#[test]
+fn the_host_rectifies_its_batch_norms() {
+    for (name, net) in convolutional() {
+        let count = |how: Lowering, name: &str| net.ops(how).iter().filter(|op| **op == name).count();
+        let counts =
+            |how| ["batch_norm", "add", "relu", "batch_norm_relu", "batch_norm_add_relu"].map(|op| count(how, op));
+        assert_eq!(counts(Lowering::NONE), [5, 4, 4, 0, 0], "{name}");
+        // One norm ends in a sum that another op reads too, another is a residual.
+        assert_eq!(counts(Lowering::HOST), [2, 2, 1, 1, 2], "{name}");
+        assert_eq!(counts(Lowering::ALL)[3..], [0, 0], "{name}");
+        // The same sums in the same order, on whatever calls.
+        for mode in MODES {
+            let [plain, fused] = [Lowering::NONE, Lowering::HOST].map(|how| net.on_host(mode, how));
+            assert!(plain[0].iter().all(|y| y.is_finite()) && plain[0] == fused[0], "{name} {mode:?}");
+        }
+    }
 }
 
 #[test]
@@ -267,8 +299,9 @@ fn what_can_be_bound_and_fetched_stays() {
 
 #[test]
 fn fused_references_are_the_definition() {
-    for (name, net) in nets() {
-        let [plain, fused] = [Lowering::NONE, FUSED].map(|how| net.judge(how, &net.v, &net.dx));
+    let all = nets().into_iter().map(|net| (FUSED, net)).chain(convolutional().map(|net| (Lowering::HOST, net)));
+    for (how, (name, net)) in all {
+        let [plain, fused] = [Lowering::NONE, how].map(|how| net.judge(how, &net.v, &net.dx));
         let scale = plain.iter().fold(0.0f64, |m, d| m.max(d.re.abs()).max(d.eps.abs()));
         for (p, f) in plain.iter().zip(&fused) {
             assert!(
@@ -284,7 +317,7 @@ fn fused_references_are_the_definition() {
 #[test]
 fn the_host_agrees_with_the_judge_in_every_mode() {
     const TOL: f64 = 1e-5;
-    for (name, net) in nets() {
+    for (name, net) in nets().into_iter().chain(convolutional()) {
         let truth = net.judge(Lowering::NONE, &net.v, &net.dx);
         let (y, jv): (Vec<f64>, Vec<f64>) = truth.iter().map(|d| (d.re, d.eps)).unzip();
         // Jᵀ u along a direction is u along the tangent of it: one direction for each parameter, one for x.
@@ -299,7 +332,7 @@ fn the_host_agrees_with_the_judge_in_every_mode() {
             along.push((s.name.clone(), s.range(), net.v[s.range()].to_vec(), slope(&v, &no_dx)));
         }
         let of_x = slope(&still, &net.dx);
-        for how in [Lowering::NONE, FUSED, Lowering::ALL] {
+        for how in [Lowering::NONE, FUSED, Lowering::ALL, Lowering::HOST] {
             for mode in MODES {
                 let what = format!("{name} {mode:?} {how:?}");
                 let [got, d, gx] = net.on_host(mode, how);

@@ -4,20 +4,23 @@
 //!     add, layer norm           the norm of a sum
 //!     linear, add               a product that ends in its residual
 //!     linear (, add), activation
+//!     batch norm (, add), ReLU      on the host
 //!
 //! What lies between must be read by the second op alone, and not be marked: nobody else may see it.
-use super::{Graph, Source, Value};
-use crate::ops::{Activation, Add, AddLayerNorm, FusedLinear, LayerNorm, Linear, Op};
+use super::{Graph, Lowering, Source, Value};
+use crate::ops::{Activation, Add, AddLayerNorm, BatchNorm, FusedLinear, LayerNorm, Linear, Op, RectifiedBatchNorm};
 use std::any::Any;
 use std::sync::Arc;
 
 /// The same computation; tensors keep their numbers. Those that nothing reads any more stay, and are in no program.
-pub(super) fn fuse(graph: &Graph) -> Graph {
+pub(super) fn fuse(graph: &Graph, how: Lowering) -> Graph {
     let readers = readers(graph);
     let mut fused = graph.clone();
     for at in 0..fused.tensors.len() {
         let place = Place { graph: &fused, readers: &readers, at };
-        if let Some((op, args)) = place.norm().or_else(|| place.residual()).or_else(|| place.activation()) {
+        let fewer = || place.norm().or_else(|| place.residual()).or_else(|| place.activation());
+        let found = how.fuse.then(fewer).flatten().or_else(|| how.rectify.then(|| place.rectified()).flatten());
+        if let Some((op, args)) = found {
             fused.tensors[at].source = Source::Node { op, args };
         }
     }
@@ -78,6 +81,21 @@ impl<'g> Place<'g> {
         let of = |map: Value, other: Value| self.inner::<Linear>(map).map(|(_, args)| [args, &[other]].concat());
         let args = of(a, b).or_else(|| of(b, a))?;
         Some((Arc::new(FusedLinear { activation: None, residual: true }), args))
+    }
+
+    /// A ReLU of a batch norm, or of the sum of one and anything else.
+    fn rectified(&self) -> Fused {
+        let (Activation::Relu, &[z]) = self.node(self.at)? else { return None };
+        let of = |place: &Self, norm: Value, residual: Option<Value>| {
+            let (&BatchNorm { eps }, args) = place.inner(norm)?;
+            let op = RectifiedBatchNorm { eps, residual: residual.is_some() };
+            Some((Arc::new(op) as Arc<dyn Op>, args.iter().copied().chain(residual).collect()))
+        };
+        of(self, z, None).or_else(|| {
+            let (Add, &[a, b]) = self.inner(z)? else { return None };
+            let sum = Self { at: z.0, ..*self };
+            of(&sum, a, Some(b)).or_else(|| of(&sum, b, Some(a)))
+        })
     }
 
     fn activation(&self) -> Fused {

@@ -133,25 +133,38 @@ impl Call {
     }
 }
 
-/// What an engine has of a program before it runs it: fewer and larger calls, for devices.
+/// What an engine has of a program before it runs it: fewer and larger calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lowering {
     /// Neighbours as one op, where there is such a one and nobody else sees what lies between.
     pub fuse: bool,
+    /// Batch norms with the ReLU behind them, and what is added between: the host alone has passes for that.
+    pub rectify: bool,
     /// Forward and jvp of an op as one call, where the op has that ([`Op::dual`]).
     pub dual: bool,
 }
 
 impl Lowering {
-    /// The calls as they are compiled: what the host runs.
-    pub const NONE: Self = Self { fuse: false, dual: false };
-    /// All there is.
-    pub const ALL: Self = Self { fuse: true, dual: true };
+    /// The calls as they are compiled.
+    pub const NONE: Self = Self { fuse: false, rectify: false, dual: false };
+    /// All that devices have kernels for.
+    pub const ALL: Self = Self { fuse: true, dual: true, ..Self::NONE };
+    /// What is faster on the host. Its matrix products leave nothing for an epilogue to save.
+    pub const HOST: Self = Self { rectify: true, ..Self::NONE };
 
     /// What engines of devices take: everything, unless the environment says `FIPK_FUSE=0`.
     pub fn device() -> Self {
-        if std::env::var("FIPK_FUSE").is_ok_and(|value| value == "0") { Self::NONE } else { Self::ALL }
+        if unfused() { Self::NONE } else { Self::ALL }
     }
+
+    /// What the host takes, likewise.
+    pub fn host() -> Self {
+        if unfused() { Self::NONE } else { Self::HOST }
+    }
+}
+
+fn unfused() -> bool {
+    std::env::var("FIPK_FUSE").is_ok_and(|value| value == "0")
 }
 
 /// What a program was compiled from, so that an engine can have it made anew its own way.
@@ -198,10 +211,12 @@ impl Program {
     /// As [`Program::compile`].
     pub fn lowered(&self, how: Lowering) -> Result<Self> {
         let graph = &self.origin.graph;
-        match how {
-            _ if how == self.lowering => Ok(self.clone()),
-            Lowering { fuse: true, .. } => Self::compile_as(&fuse(graph), self.mode, &self.origin, how),
-            Lowering { fuse: false, .. } => Self::compile_as(graph, self.mode, &self.origin, how),
+        if how == self.lowering {
+            return Ok(self.clone());
+        }
+        match how.fuse || how.rectify {
+            true => Self::compile_as(&fuse(graph, how), self.mode, &self.origin, how),
+            false => Self::compile_as(graph, self.mode, &self.origin, how),
         }
     }
 

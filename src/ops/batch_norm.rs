@@ -9,6 +9,9 @@ use crate::dual::Dual;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod rectified;
+pub use rectified::RectifiedBatchNorm;
+
 /// Inputs: x, mean, variance, weight, bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm {
@@ -30,6 +33,49 @@ impl BatchNorm {
         let (mean, weight) = (x[1].data[c], x[3].data[c]);
         let rstd = (1.0 / (f64::from(x[2].data[c]) + f64::from(self.eps)).sqrt()) as f32;
         Channel { mean, rstd, scale: weight * rstd, weight }
+    }
+
+    /// A plane of dy = scale dx + (x − μ) slope + shift.
+    fn tangent(&self, x: &[View], dx: &[Option<&[f32]>], (c, plane): (usize, usize), dy: &mut [f32]) {
+        let (p, arch) = (Self::planes(x), simd());
+        let of = |i: usize| dx[i].map_or(0.0, |d| d[c]);
+        let Channel { mean, rstd, scale, weight } = self.channel(x, c);
+        let slope = rstd * (of(3) - 0.5 * weight * rstd * rstd * of(2));
+        let shift = of(4) - scale * of(1);
+        let x = p.plane(x[0].data, plane);
+        let moved = dx[1..].iter().any(Option::is_some);
+        match dx[0].map(|d| p.plane(d, plane)) {
+            Some(dx) if moved => arch.dispatch(
+                #[inline(always)]
+                || {
+                    for ((dy, x), dx) in dy.iter_mut().zip(x).zip(dx) {
+                        *dy = scale.mul_add(*dx, (x - mean).mul_add(slope, shift));
+                    }
+                },
+            ),
+            Some(dx) => arch.dispatch(
+                #[inline(always)]
+                || scaled(dy, dx, scale, false),
+            ),
+            None => arch.dispatch(
+                #[inline(always)]
+                || dy.iter_mut().zip(x).for_each(|(dy, x)| *dy = (x - mean).mul_add(slope, shift)),
+            ),
+        }
+    }
+
+    /// The cotangents of mean, variance, weight and bias from Σ gy and Σ gy (x − μ) of each channel.
+    fn deal(&self, x: &[View], sums: &[[f64; 2]], to: &mut [Option<Cotangent>]) {
+        for (c, [total, along]) in sums.iter().enumerate() {
+            let Channel { rstd, scale, weight, .. } = self.channel(x, c);
+            let (rstd, weight) = (f64::from(rstd), f64::from(weight));
+            let each = [-f64::from(scale) * total, -0.5 * weight * rstd * rstd * rstd * along, rstd * along, *total];
+            for (g, v) in to.iter_mut().zip(each) {
+                if let Some(g) = g {
+                    g.put(c, v as f32);
+                }
+            }
+        }
     }
 
     fn planes(x: &[View]) -> Planes {
@@ -89,34 +135,7 @@ impl Op for BatchNorm {
         });
     }
     fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
-        let (p, arch) = (Self::planes(x), simd());
-        let of = |i: usize, c: usize| dx[i].map_or(0.0, |d| d[c]);
-        p.each(dy, |c, plane, dy| {
-            let Channel { mean, rstd, scale, weight } = self.channel(x, c);
-            // dy = scale dx + (x − μ) slope + shift.
-            let slope = rstd * (of(3, c) - 0.5 * weight * rstd * rstd * of(2, c));
-            let shift = of(4, c) - scale * of(1, c);
-            let x = p.plane(x[0].data, plane);
-            let moved = dx[1..].iter().any(Option::is_some);
-            match dx[0].map(|d| p.plane(d, plane)) {
-                Some(dx) if moved => arch.dispatch(
-                    #[inline(always)]
-                    || {
-                        for ((dy, x), dx) in dy.iter_mut().zip(x).zip(dx) {
-                            *dy = scale.mul_add(*dx, (x - mean).mul_add(slope, shift));
-                        }
-                    },
-                ),
-                Some(dx) => arch.dispatch(
-                    #[inline(always)]
-                    || scaled(dy, dx, scale, false),
-                ),
-                None => arch.dispatch(
-                    #[inline(always)]
-                    || dy.iter_mut().zip(x).for_each(|(dy, x)| *dy = (x - mean).mul_add(slope, shift)),
-                ),
-            }
-        });
+        Self::planes(x).each(dy, |c, plane, dy| self.tangent(x, dx, (c, plane), dy));
     }
     /// One pass for gx and the sums a plane, Σ gy and Σ gy (x − μ), of which the others are made.
     fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
@@ -149,15 +168,6 @@ impl Op for BatchNorm {
             None if wanted => p.sums(sum),
             None => return,
         };
-        for (c, [total, along]) in sums.into_iter().enumerate() {
-            let Channel { rstd, scale, weight, .. } = self.channel(x, c);
-            let (rstd, weight) = (f64::from(rstd), f64::from(weight));
-            let each = [-f64::from(scale) * total, -0.5 * weight * rstd * rstd * rstd * along, rstd * along, total];
-            for (g, v) in rest.iter_mut().zip(each) {
-                if let Some(g) = g {
-                    g.put(c, v as f32);
-                }
-            }
-        }
+        self.deal(x, &sums, rest);
     }
 }

@@ -43,7 +43,7 @@ pub use activation::Activation;
 pub use add::Add;
 pub use attention::Attention;
 pub use average_pool::AveragePool;
-pub use batch_norm::BatchNorm;
+pub use batch_norm::{BatchNorm, RectifiedBatchNorm};
 pub use conv2d::Conv2d;
 pub use cross_entropy::CrossEntropy;
 pub use device::{DeviceCotangent, DeviceIo, DeviceTensor};

@@ -3,7 +3,7 @@ use super::case::{Case, Input, Role};
 use crate::ops::{
     Activation, Add, AddLayerNorm, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance,
     Embedding, Flatten, FusedLinear, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend,
-    SelectToken, SquaredError, Subsample, Windows,
+    RectifiedBatchNorm, SelectToken, SquaredError, Subsample, Windows,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -124,6 +124,9 @@ pub fn cases(seed: u64) -> Vec<Case> {
         let (mean, mut variance) = (m.parameter(c, 0.5), m.scales(c));
         variance.data.iter_mut().for_each(|v| *v = v.abs() + 0.1);
         let inputs = vec![m.normal(shape, 1.0), mean, variance, m.scales(c), m.parameter(c, 1.0)];
+        let with_residual = inputs.iter().cloned().chain([m.normal(shape, 1.0)]).collect();
+        put(Box::new(RectifiedBatchNorm { eps: 1e-5, residual: false }), 8.0, inputs.clone());
+        put(Box::new(RectifiedBatchNorm { eps: 1e-5, residual: true }), 8.0, with_residual);
         put(Box::new(BatchNorm { eps: 1e-5 }), 8.0, inputs);
         // Far from zero, where a variance by E x² - (E x)² would lose its digits.
         let mut far = m.normal(shape, 1.0);

@@ -24,8 +24,18 @@ impl Check {
 }
 
 /// Ops without kernels: they run on the host alone, and devices say so.
-const HOST_ONLY: [&str; 8] =
-    ["conv2d", "batch_norm", "channel_mean", "channel_variance", "flatten", "max_pool", "average_pool", "subsample"];
+const HOST_ONLY: [&str; 10] = [
+    "batch_norm_relu",
+    "batch_norm_add_relu",
+    "conv2d",
+    "batch_norm",
+    "channel_mean",
+    "channel_variance",
+    "flatten",
+    "max_pool",
+    "average_pool",
+    "subsample",
+];
 
 /// All checks, on numbers drawn from `seed`.
 pub fn checks(seed: u64) -> Vec<Check> {

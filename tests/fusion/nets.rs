@@ -1,6 +1,6 @@
 //! Small networks with every neighbourhood that is fused, as models have them.
 use fipk::graph::{Kind, Scope, Value};
-use fipk::ops::Activation;
+use fipk::ops::{Activation, Conv2d};
 use fipk::tensor::Element::{Index, Real};
 
 const EPS: f32 = 1e-5;
@@ -66,4 +66,19 @@ pub fn tiny(s: &Scope) {
     let h = s.add(s.linear("down", h, 3), x);
     let h = s.add(s.activation(Activation::Tanh, h), h);
     s.mark("y", s.layer_norm("norm", h, EPS));
+}
+
+/// A ReLU of a norm, of a norm and a residual, of two norms; and of a sum that another op reads too.
+pub fn residual_blocks(s: &Scope) {
+    let x = s.input("x", &[3, 2, 5, 5], Real);
+    let convolved = |name: &str, x: Value, outputs: usize| {
+        s.batch_norm(&format!("{name}.norm"), s.conv2d(name, x, outputs, [3, 3], Conv2d::square(1, 1), false), EPS)
+    };
+    let relu = |z: Value| s.activation(Activation::Relu, z);
+    let h = relu(convolved("stem", x, 4));
+    let h = relu(s.add(convolved("a", h, 4), h));
+    let h = relu(s.add(convolved("shortcut", h, 4), convolved("b", h, 4)));
+    let sum = s.add(h, convolved("c", h, 4));
+    let both = s.flatten(s.add(sum, relu(sum)));
+    s.mark("logits", s.linear("logits", both, 3));
 }

@@ -3,7 +3,7 @@
 //! Every result is bit-identical for any number of threads: work is cut into blocks of fixed size, and
 //! partial sums are added in the blocks' order.
 use super::{Bindings, Census, Criterion, Engine, Loaded, Mask, Selected, Update, Updated, Vector, bind};
-use crate::graph::Program;
+use crate::graph::{Lowering, Program};
 use crate::ops::simd;
 use crate::params::{Layout, Role};
 use crate::{Error, Result};
@@ -25,6 +25,7 @@ pub struct Host {
     arena: Vec<f32>,
     /// The last program that ran, and its seed: what `fetch` can read.
     last: Option<usize>,
+    lowering: Lowering,
     poison: bool,
 }
 
@@ -34,13 +35,19 @@ pub(super) const BLOCK: usize = 16_384;
 impl Host {
     pub fn new(layout: Layout) -> Self {
         let (vectors, masks, programs, arena) = Default::default();
-        Self { layout, vectors, masks, programs, arena, last: None, poison: false }
+        Self { layout, vectors, masks, programs, arena, last: None, lowering: Lowering::host(), poison: false }
     }
 
     /// Fill the arena, and every buffer that is about to be written, with NaN: a read of what nobody
     /// wrote shows at once. For tests.
     pub fn poisoned(mut self) -> Self {
         self.poison = true;
+        self
+    }
+
+    /// Run programs with these calls, in place of what [`Lowering::host`] says.
+    pub fn lowering(mut self, lowering: Lowering) -> Self {
+        self.lowering = lowering;
         self
     }
 
@@ -129,7 +136,7 @@ impl Engine for Host {
     }
     fn load(&mut self, program: Program) -> Result<Loaded> {
         bind::check(&program, &self.layout)?;
-        self.programs.push(program);
+        self.programs.push(program.lowered(self.lowering)?);
         Ok(Loaded(self.programs.len() - 1))
     }
     fn run(&mut self, program: Loaded, with: &Bindings) -> Result<()> {
