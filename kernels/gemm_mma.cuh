@@ -7,8 +7,8 @@
 // gemm.cu.
 //
 // A block makes a tile of C, each warp a part of it, 16 rows by 8 columns an instruction. Slices of A and B, BYTES deep,
-// go through STAGES buffers in shared memory: cp.async fills three while one is multiplied, and a barrier a slice says that
-// a buffer is full and another one free. A step along k is 32 bytes, 16 bf16 or 8 f32; its fragments are loaded while the
+// go through STAGES buffers in shared memory: cp.async fills the others while one is multiplied, and a barrier a slice says
+// that a buffer is full and another one free. A step along k is 32 bytes, 16 bf16 or 8 f32; its fragments are loaded while the
 // step before it is multiplied, across the barrier too. What lies beyond an edge comes as zeros.
 //
 // A side whose k is innermost lies in shared memory as rows of BYTES and is read by ldmatrix, f32 as well: a chunk of four
@@ -25,8 +25,6 @@
 #include "gemm.cuh"
 #include "ptx.cuh"
 
-// Slices in shared memory at a time.
-constexpr int STAGES = 4;
 // Rows of tiles that are gone through together, column by column, so that blocks at work at a time share operands in L2.
 constexpr int BAND = 8;
 
@@ -37,9 +35,10 @@ struct GemmDualArgs {
 };
 FIPK_ARGS(GemmDualArgs, 304);
 
-// A block's tile, a warp's part of it, and how deep slices are, in bytes of k.
-template <int ROWS_, int COLUMNS_, int WARP_ROWS_, int WARP_COLUMNS_, int BYTES_> struct Plan {
-    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, BYTES = BYTES_;
+// A block's tile, a warp's part of it, how deep slices are, in bytes of k, and how many are in shared memory at a time: 96
+// KiB of them at most, which all devices have.
+template <int ROWS_, int COLUMNS_, int WARP_ROWS_, int WARP_COLUMNS_, int BYTES_, int STAGES_> struct Plan {
+    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, BYTES = BYTES_, STAGES = STAGES_;
     static constexpr int WARP_ROWS = WARP_ROWS_, WARP_COLUMNS = WARP_COLUMNS_;
     static constexpr int ACROSS = COLUMNS / WARP_COLUMNS; // warps side by side
     static constexpr int THREADS = 32 * (ROWS / WARP_ROWS) * ACROSS;
@@ -215,12 +214,15 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     using A = Side<T, true, P::ROWS, A_INNER_K, P::BYTES, P::THREADS>;
     using B = Side<T, false, P::COLUMNS, B_INNER_K, P::BYTES, P::THREADS>;
     constexpr int M = P::WARP_ROWS / 16, N = P::WARP_COLUMNS / 16, STEPS = P::BYTES / 32;
+    constexpr int STAGES = P::STAGES;
     constexpr int B_AT = KINDS * A::TILE, STAGE = KINDS * (A::TILE + B::TILE);
     constexpr bool BIAS_GRADIENT = !A_INNER_K;
     // Whether fragments of two steps fit the registers, beside sums of two kinds and what rounding takes.
     constexpr bool AHEAD = KINDS == 1 || sizeof(T) == 2;
     static_assert(STEPS % 2 == 0, "fragments of two steps take turns");
+    static_assert(STAGES * STAGE <= 96 << 10, "what a block has on every device");
     FIPK_DYNAMIC_SHARED(char, stages);
+    auto buffer = [&](int i) { return stages + static_cast<u32>(i) % STAGES * STAGE; };
 
     const Corner corner = corner_of_block<P>(p);
     const int warp = threadIdx.x / 32;
@@ -234,7 +236,7 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     const A a(p.lda, corner.row, p.m, p.k);
     const B b(p.ldb, corner.column, p.n, p.k);
     auto fetch = [&](int i) {
-        char* to = stages + i % STAGES * STAGE;
+        char* to = buffer(i);
         const int at = begin + i;
         if constexpr (KINDS == 1) {
             const bool second = at >= slices;
@@ -251,7 +253,7 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     const int a_place = A::lane_place(warp_row), b_place = B_AT + B::lane_place(warp_column);
     u32 of_a[2][KINDS][M][4], of_b[2][KINDS][N][4]; // of two steps
     auto load = [&](int i, int step) {
-        const char* from = stages + i % STAGES * STAGE;
+        const char* from = buffer(i);
 #pragma unroll
         for (int kind = 0; kind < KINDS; kind++) {
 #pragma unroll
@@ -307,7 +309,7 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
                 if (i + STAGES - 1 < count) fetch(i + STAGES - 1);
                 cp_async_commit();
                 if (BIAS_GRADIENT && row_sums) {
-                    const char* tile = stages + i % STAGES * STAGE;
+                    const char* tile = buffer(i);
 #pragma unroll 4
                     for (int k = 0; k < A::DEPTH; k++) row_sum += A::number(tile, k, threadIdx.x);
                 }
@@ -331,11 +333,11 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
 }
 
 // gemm_mma_<layout>_<tile>_<operands>, and gemm_dual_nt_<tile>_<operands>.
-using Small = Plan<64, 64, 32, 32, 128>;
-using Medium = Plan<128, 128, 64, 64, 64>;
-using Large = Plan<256, 128, 64, 64, 64>;
-using DualSmall = Plan<64, 64, 32, 32, 64>;
-using DualLarge = Plan<128, 128, 64, 32, 64>;
+using Small = Plan<64, 64, 32, 32, 128, 4>;
+using Medium = Plan<128, 128, 64, 64, 64, 4>;
+using Large = Plan<256, 128, 64, 64, 64, 4>;
+using DualSmall = Plan<64, 64, 32, 32, 64, 4>;
+using DualLarge = Plan<128, 128, 64, 32, 64, 3>;
 #define GEMM_MMA_OF(layout, operands, T, tile, P, blocks, a_inner_k, b_inner_k)                              \
     FIPK_KERNEL_BLOCKS(gemm_mma_##layout##_##tile##_##operands, GemmArgs, P::THREADS, blocks) {              \
         gemm_mma<T, a_inner_k, b_inner_k, P, 1>(p, p);                                                       \

@@ -172,7 +172,9 @@ fn every_kernel_agrees_with_the_naive_one() {
         Ok(())
     })
     .unwrap();
-    assert_eq!(rows, 3 + 6 * 8 + 9 * 2);
+    // The judge; of each layout and tile, four pairs of dtypes twice, or two twice by mma, or one twice by wgmma; two outputs
+    // of dual ones.
+    assert_eq!(rows, 3 + 6 * 8 + 9 * 4 + 9 * 2 + 2 * 4);
 }
 
 #[test]

@@ -295,10 +295,10 @@ fn check_dual(seed: u64, (m, n, k): (usize, usize, usize), a: Dtype, c: Dtype, c
 fn dual_products() {
     let mut seed = 0;
     for a in DTYPES {
-        for tile in dual::tiles(a) {
+        for config in dual::configs(a) {
             for (size, split, fused) in [((131, 67, 168), 1, true), ((70, 130, 24), 1, false), ((65, 9, 72), 2, true)] {
                 let c = if seed % 2 == 0 { a } else { Dtype::F32 };
-                check_dual(seed, size, a, c, mma(tile, split), fused);
+                check_dual(seed, size, a, c, GemmConfig { split, ..config }, fused);
                 seed += 1;
             }
         }

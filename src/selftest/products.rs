@@ -35,7 +35,7 @@ pub(super) fn checks(seed: u64) -> Vec<Check> {
         let names = vec![name.clone()];
         Check { names, run: Box::new(move |device| collect(&name, rows(device, seed, &kernels))) }
     });
-    let duals = dual::tiles(Dtype::F32).into_iter().map(|tile| (tile.rows, tile.columns));
+    let duals = dual::configs(Dtype::F32).into_iter().map(|config| (config.tile.rows, config.tile.columns));
     let duals = duals.map(|size| {
         let name = format!("gemm_dual_nt_{}x{}", size.0, size.1);
         let names = vec![name.clone()];
@@ -71,13 +71,10 @@ impl Kernels {
         }
     }
     fn config(&self, operands: Dtype, split: usize) -> Option<GemmConfig> {
-        let tile = of_size(self.family.tiles(operands), self.size)?;
+        let of_size = |tile: &Tile| (tile.rows, tile.columns) == self.size;
+        let tile = self.family.tiles(operands).into_iter().find(of_size)?;
         Some(GemmConfig { family: self.family, tile, stages: self.family.stages(), split })
     }
-}
-
-fn of_size(tiles: Vec<Tile>, size: (usize, usize)) -> Option<Tile> {
-    tiles.into_iter().find(|tile| (tile.rows, tile.columns) == size)
 }
 
 /// What factors are drawn in: those of tf32 with few digits, since their judge does not round.
@@ -137,8 +134,9 @@ fn rows(device: &Rc<dyn Device>, seed: u64, kernels: &Kernels) -> Result<Vec<Row
 fn dual_rows(device: &Rc<dyn Device>, seed: u64, name: &str, size: (usize, usize)) -> Result<Vec<Row>> {
     let ((m, n, k), mut rows) = ((131, 67, 72), Vec::new());
     for (operands, c, split) in [(Dtype::F32, Dtype::F32, 1), (Dtype::Bf16, Dtype::Bf16, 2)] {
-        let Some(tile) = of_size(dual::tiles(operands), size) else { continue };
-        let config = GemmConfig { family: Family::Mma, tile, stages: Family::Mma.stages(), split };
+        let of_size = |config: &GemmConfig| (config.tile.rows, config.tile.columns) == size;
+        let Some(config) = dual::configs(operands).into_iter().find(of_size) else { continue };
+        let config = GemmConfig { split, ..config };
         let shape = GemmShape { layout: Layout::Nt, m, n, k, pairs: 1, a: operands, b: operands, c };
         let draw = |seed| Numbers::new(&GemmShape { pairs: 2, ..drawn(&shape, Family::Mma) }, seed);
         let (of_y, of_dy) = (draw(seed), draw(seed + 1));

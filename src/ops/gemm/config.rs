@@ -48,7 +48,7 @@ impl Family {
     pub fn tiles(self, operands: Dtype) -> Vec<Tile> {
         match self {
             Self::Simt => vec![SMALL, LARGE],
-            Self::Mma => mma::of_products(operands),
+            Self::Mma => mma::of_products(operands).into_iter().map(|config| config.tile).collect(),
             Self::Wgmma => wgmma::TILES.to_vec(),
         }
     }

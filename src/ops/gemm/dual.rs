@@ -24,8 +24,8 @@ pub struct Output {
     pub epilogue: Epilogue,
 }
 
-/// The tiles that there are kernels for, with operands of this dtype.
-pub fn tiles(operands: Dtype) -> Vec<Tile> {
+/// The kernels that there are for operands of this dtype, in one part.
+pub fn configs(operands: Dtype) -> Vec<GemmConfig> {
     mma::of_duals(operands)
 }
 

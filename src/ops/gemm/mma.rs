@@ -10,22 +10,27 @@ pub(super) const fn operands(dtype: Dtype) -> &'static str {
     }
 }
 
-/// A tile of C and the bytes of k of a slice, as compiled.
-const PRODUCTS: [(usize, usize, usize); 3] = [(64, 64, 128), (128, 128, 64), (256, 128, 64)];
-const DUALS: [(usize, usize, usize); 2] = [(64, 64, 64), (128, 128, 64)];
+/// A tile of C, the bytes of k of a slice, and how many are in shared memory at a time, as compiled.
+type Plan = (usize, usize, usize, usize);
+const PRODUCTS: [Plan; 3] = [(64, 64, 128, 4), (128, 128, 64, 4), (256, 128, 64, 4)];
+const DUALS: [Plan; 2] = [(64, 64, 64, 4), (128, 128, 64, 3)];
 
-fn tiles(plans: &[(usize, usize, usize)], dtype: Dtype) -> Vec<Tile> {
-    plans.iter().map(|&(rows, columns, bytes)| Tile { rows, columns, depth: bytes / dtype.bytes() }).collect()
+fn configs(plans: &[Plan], dtype: Dtype) -> Vec<GemmConfig> {
+    let config = |&(rows, columns, bytes, stages): &Plan| {
+        let tile = Tile { rows, columns, depth: bytes / dtype.bytes() };
+        GemmConfig { family: Family::Mma, tile, stages, split: 1 }
+    };
+    plans.iter().map(config).collect()
 }
 
-/// The tiles of products, smallest first.
-pub(super) fn of_products(dtype: Dtype) -> Vec<Tile> {
-    tiles(&PRODUCTS, dtype)
+/// The kernels of products, smallest tile first.
+pub(super) fn of_products(dtype: Dtype) -> Vec<GemmConfig> {
+    configs(&PRODUCTS, dtype)
 }
 
-/// The tiles of dual products, smallest first.
-pub(super) fn of_duals(dtype: Dtype) -> Vec<Tile> {
-    tiles(&DUALS, dtype)
+/// The kernels of dual products, smallest tile first.
+pub(super) fn of_duals(dtype: Dtype) -> Vec<GemmConfig> {
+    configs(&DUALS, dtype)
 }
 
 /// Threads of a block: sums of 64 x 64 a warp, or of 32 x 32 in small tiles; of dual products 64 x 32 of each kind.
@@ -88,11 +93,10 @@ impl GemmShape {
         self.cheapest(of_duals(self.a), (3, 2))
     }
 
-    fn cheapest(&self, tiles: Vec<Tile>, work: (usize, usize)) -> GemmConfig {
+    fn cheapest(&self, configs: Vec<GemmConfig>, work: (usize, usize)) -> GemmConfig {
         let most = (self.pairs * self.k / LEAST_TERMS).clamp(1, PARTS);
-        let config = |tile, split| GemmConfig { family: Family::Mma, tile, stages: Family::Mma.stages(), split };
-        let all = tiles.into_iter().flat_map(|tile| (1..=most).map(move |split| config(tile, split)));
-        let first = config(of_products(self.a)[0], 1);
+        let first = configs[0];
+        let all = configs.into_iter().flat_map(|config| (1..=most).map(move |split| GemmConfig { split, ..config }));
         all.min_by_key(|config| self.cycles(config, work)).unwrap_or(first)
     }
 
@@ -140,7 +144,7 @@ mod tests {
             "tn 768x768x4096 bf16: mma 256x128x32, 4 stages, split 7",
             "nt 8x768x3072 f32: mma 64x64x32, 4 stages, split 6",
             "nt 4096x768x768 f32: mma 256x128x16, 4 stages, split 1",
-            "nt 4096x3072x768 bf16, dual: mma 128x128x32, 4 stages, split 1",
+            "nt 4096x3072x768 bf16, dual: mma 128x128x32, 3 stages, split 1",
             "nt 256x384x384 f32, dual: mma 64x64x16, 4 stages, split 1",
         ];
         assert_eq!(lines, want);
@@ -169,10 +173,8 @@ mod tests {
     #[test]
     fn cycles_are_those_of_the_slower_of_tensor_cores_and_l2() {
         let shape = shape(Nt, (4096, 768, 768), Bf16);
-        let config = GemmConfig { family: Family::Mma, tile: of_products(Bf16)[2], stages: 4, split: 1 };
-        assert_eq!(shape.cycles(&config, (1, 1)), 24 * (384 * 64 / 24) + 2000);
-        let config = GemmConfig { tile: of_duals(Bf16)[1], ..config };
+        assert_eq!(shape.cycles(&of_products(Bf16)[2], (1, 1)), 24 * (384 * 64 / 24) + 2000);
         // 192 blocks: two turns. A slice is 2 x 16384 / 24 = 1365 cycles of copies, 3 x 1048576 / 2640 = 1191 of products.
-        assert_eq!(shape.cycles(&config, (3, 2)), 2 * (24 * 1365 + 2000));
+        assert_eq!(shape.cycles(&of_duals(Bf16)[1], (3, 2)), 2 * (24 * 1365 + 2000));
     }
 }
