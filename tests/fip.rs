@@ -1,9 +1,10 @@
 //! Whole runs on a small network and drawn digits: exact zeros, held outputs, early stops, accumulation, failures.
-use fipk::data::{self, Dataset, Reading};
-use fipk::engine::{Host, Pattern};
+use fipk::data::{self, Batches, Dataset, Reading};
+use fipk::engine::{Clip, Engine, Host, Pattern, Pull, Update};
 use fipk::fip::recipe::{Anchor, Method, Preset, PullKind, Recipe};
 use fipk::fip::run::{Job, Outcome, Run};
-use fipk::fip::step::{Precondition, StepKind};
+use fipk::fip::runner::Runner;
+use fipk::fip::step::{Given, Goal, Precondition, Seen, StepKind, Stepping};
 use fipk::models::{Config, Head, Network};
 use fipk::ops::Distance;
 use fipk::params::{Layout, Role, Roles};
@@ -235,6 +236,52 @@ fn an_exact_step_drifts_less_than_the_straight_one() {
     let (bent, also) = drift(0.01);
     assert!((length - same).abs() <= 1e-9 * length && (length - also).abs() <= 1e-9 * length);
     assert!(bent < 0.2 * straight && bent < mild && mild < straight, "{bent} {mild} {straight}");
+}
+
+#[test]
+fn a_step_without_a_goal_has_its_length_and_is_hardly_felt() {
+    let r = recipe(Method::Train);
+    // What ensembles ask for: L = 0, any direction that leaves the outputs alone; no mask, no anchor.
+    let step = |kind: StepKind, damping: f64, seed: u64| {
+        let mut engine = Host::new(layout(&r)).poisoned();
+        let [w, g, m] = [0; 3].map(|_| engine.zeros().unwrap());
+        engine.write(w, 0, &DENSE).unwrap();
+        let mut runner = Runner::new(Box::new(engine), network(), r.objective.clone());
+        let update = Update {
+            optimizer: r.optimization.rule(),
+            step: 1,
+            learning_rate: 0.0,
+            gradient_scale: 1.0,
+            w,
+            g,
+            m,
+            v: None,
+            mask: None,
+            pull: Pull::None,
+            census: None,
+        };
+        let clip = Clip { mean: 1.0, limit: 0.0 };
+        let goal = Goal::Anywhere { seed, stream: 0 };
+        let given = Given { update: &update, clip: &clip, goal, length: 0.5, largest: None, seed };
+        let batches = Batches::in_order(&**TRAIN, 16).unwrap();
+        let seen = |nth| Seen { batch: batches.get(nth).unwrap(), anchor: None };
+        let mut stepper = Stepping { kind, damping, metric_batches: 2, ..Stepping::default() }.stepper();
+        stepper.look(&mut runner, seen(0), &given).unwrap();
+        let taken = stepper.step(&mut runner, seen(1), &given).unwrap();
+        let mut after = vec![0.0; DENSE.len()];
+        runner.engine.read(w, 0, &mut after).unwrap();
+        let squares = after.iter().zip(&*DENSE).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
+        let moved = squares.sum::<f64>().sqrt();
+        assert!((moved - 0.5).abs() <= 1e-3 && taken.examples == 32, "{moved} {}", taken.examples);
+        let trained: f64 = after.iter().map(|w| f64::from(*w).powi(2)).sum();
+        assert!((taken.stepped.updated.squares - trained).abs() <= 1e-6 * trained);
+        (taken.solved.unwrap().drift, after)
+    };
+    let (filtered, at) = step(StepKind::Null, 1e-3, 3);
+    let (unfiltered, _) = step(StepKind::Null, 1e6, 3);
+    assert!(filtered >= 0.0 && filtered <= 0.05 * unfiltered, "{filtered} {unfiltered}");
+    // Equation 4 without an L is equation 3; another seed leads elsewhere.
+    assert!(step(StepKind::Exact, 1e-3, 3).1 == at && step(StepKind::Null, 1e-3, 4).1 != at);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::geometry::spectrum::{self, Density, effective_rank, participation, sh
 use crate::geometry::{Map, OnEngine, OutputMetric, Space};
 use crate::params::atomic::Folder;
 use crate::params::{Role, Roles};
-use crate::report::Table;
 use crate::report::numbers::{duration, grouped, number, percent};
+use crate::report::{Progress, Table};
 use crate::{Error, Result};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -174,7 +174,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let observed = Observed::new(&model.network, &*data, rows)?;
     let (mut engine, w) = model.engine(Place::of(context, Purpose::Look)?, model.layout(&Roles::default())?)?;
     let mut map = OnEngine::new(&mut *engine, &observed)?;
-    let (found, vectors) = look(args, &mut map, w, seed)?;
+    let most = args.products + if args.density { args.probes.saturating_mul(args.steps) } else { 0 };
+    let bar = Progress::of_products(u64::from(most), !context.output.quiet && !context.output.json);
+    let looked = look(args, &mut map, w, seed, &bar);
+    bar.finish();
+    let (found, vectors) = looked?;
     let found = Found {
         model: args.model.clone(),
         data: args.data.clone(),
@@ -233,6 +237,7 @@ fn look<S: crate::geometry::Samples>(
     map: &mut OnEngine<S>,
     w: Vector,
     seed: u64,
+    bar: &Progress,
 ) -> Result<(Found, Vec<Vector>)> {
     let kind = args.output_metric;
     let (weights, samples, width) = (map.dim(), map.samples(), map.width());
@@ -249,8 +254,12 @@ fn look<S: crate::geometry::Samples>(
         seed,
         precision: map.precision(),
     };
+    let told = |products: &mut usize| {
+        *products += 1;
+        bar.at(*products as u64);
+    };
     let pairs = match args.top > 0 && (!args.exact || args.vectors) {
-        true => spectrum::top(map, &w, kind, &search, args.vectors, |_| products += 1)?,
+        true => spectrum::top(map, &w, kind, &search, args.vectors, |_| told(&mut products))?,
         false => Eigenpairs {
             values: exact.iter().take(args.top).copied().collect(),
             residuals: vec![0.0; exact.len().min(args.top)],
@@ -264,7 +273,8 @@ fn look<S: crate::geometry::Samples>(
     }
     let density = match args.density {
         true => {
-            Some(spectrum::density(map, &w, kind, args.probes as usize, args.steps as usize, seed, |_| products += 1)?)
+            let (probes, steps) = (args.probes as usize, args.steps as usize);
+            Some(spectrum::density(map, &w, kind, probes, steps, seed, |_| told(&mut products))?)
         }
         false => None,
     };

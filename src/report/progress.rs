@@ -20,6 +20,24 @@ impl Progress {
         Self(Some(bar))
     }
 
+    /// A bar over the products of something that is solved for, which may end before `most` of them.
+    pub fn of_products(most: u64, show: bool) -> Self {
+        let bar = Self::new(most, show);
+        if let Some(bar) = &bar.0
+            && let Ok(style) = ProgressStyle::with_template("{wide_bar:.cyan/dim} {pos} of at most {len} products")
+        {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar
+    }
+
+    /// Where the bar stands.
+    pub fn at(&self, done: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(done);
+        }
+    }
+
     /// Shows that `done` steps were taken before, without counting them as speed.
     pub fn resume(&self, done: u64) {
         if let Some(bar) = &self.0 {

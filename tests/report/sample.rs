@@ -54,6 +54,7 @@ pub fn synthetic(steps: u64) -> Vec<Event> {
             version: "0.1.0".into(),
             parameters: 266_610,
             prunable: 265_200,
+            step: String::new(),
             target_sparsity: Some(0.9),
             ..Start::default()
         }
