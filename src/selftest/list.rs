@@ -23,15 +23,10 @@ impl Check {
     }
 }
 
-/// Ops without kernels: they run on the host alone, and devices say so.
-const HOST_ONLY: [&str; 8] =
-    ["conv2d", "batch_norm", "channel_mean", "channel_variance", "flatten", "max_pool", "average_pool", "subsample"];
-
 /// All checks, on numbers drawn from `seed`.
 pub fn checks(seed: u64) -> Vec<Check> {
     let mut all: Vec<Check> = Vec::new();
-    let cases = cases(seed).into_iter().filter(|case| !HOST_ONLY.contains(&case.op.name()));
-    for case in cases.map(Rc::new) {
+    for case in cases(seed).into_iter().map(Rc::new) {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let (names, case) = (ops::names(&case), case.clone());
             all.push(Check { names, run: Box::new(move |device| ops::check_op(device, &case, dtype)) });
