@@ -4,8 +4,8 @@ use fipk::gpu::emulator::{Emulator, Options};
 use fipk::gpu::{Device, Dtype, Memory, Ptr, Queue};
 use fipk::ops::distance::row;
 use fipk::ops::{
-    Activation, Add, AddLayerNorm, AddPosition, CrossEntropy, DeviceIo, DeviceTensor, Distance, Embedding, FusedLinear,
-    LayerNorm, Op, Pass, SquaredError,
+    Activation, Add, AddLayerNorm, AddPosition, BatchNorm, Conv2d, CrossEntropy, DeviceIo, DeviceTensor, Distance,
+    Embedding, FusedLinear, LayerNorm, MaxPool, Moment, Op, Pass, SquaredError, Windows,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Bound, Case, Input, Make, Role, Stored, check_op, download, poisoned, upload};
@@ -67,7 +67,19 @@ fn large(seed: u64) -> Vec<Case> {
     for d in Distance::ALL {
         cases.push(case(d, 4.0, vec![scores[0].clone(), scores[1].clone(), weights(&w)]));
     }
+    cases.push(convolution(m));
+    cases.push(case(Moment::Variance, 8.0, vec![m.normal(&[3, 2, 64, 90], 1.0)]));
+    // Many of a window are equal: the first of them is chosen.
+    let mut steps = m.normal(&[2, 3, 9, 8], 1.0);
+    steps.data.iter_mut().for_each(|v| *v = v.round());
+    cases.push(case(MaxPool { windows: Windows::square(3, 2, 1) }, 0.0, vec![steps]));
     cases
+}
+
+/// Of several tiles of channels, of pixels and of taps, and a sum that is split.
+fn convolution(m: &mut Make) -> Case {
+    let inputs = vec![m.normal(&[5, 15, 18, 17], 1.0), parameter(m, &[66, 15, 3, 3]), parameter(m, &[66])];
+    case(Conv2d::square(1, 1), 8.0, inputs)
 }
 
 #[test]
@@ -149,7 +161,15 @@ fn a_dual_that_is_two_passes_keeps_what_the_second_needs() {
 fn every_schedule_gives_the_same_bits() {
     let m = &mut make(3);
     let id = |i: usize| if i.is_multiple_of(3) { 1 } else { (i % 5) as i32 };
-    let cases = [norm(m, 70, 96), case(Embedding, 0.0, vec![index(&[131], id), parameter(m, &[5, 24])])];
+    let channels = m.normal(&[7, 3, 32, 30], 1.0);
+    let mut statistics = [(); 4].map(|()| parameter(m, &[3]));
+    statistics[1].data.iter_mut().for_each(|v| *v = v.abs() + 0.1);
+    let cases = [
+        norm(m, 70, 96),
+        case(Embedding, 0.0, vec![index(&[131], id), parameter(m, &[5, 24])]),
+        case(BatchNorm { eps: 1e-5 }, 8.0, std::iter::once(channels).chain(statistics).collect()),
+        case(Conv2d::square(2, 1), 8.0, vec![m.normal(&[9, 3, 16, 17], 1.0), parameter(m, &[5, 3, 3, 3])]),
+    ];
     for case in cases {
         let bits = |schedule| -> Vec<u32> {
             cotangents(&case, Dtype::Bf16, schedule).into_iter().flatten().map(f32::to_bits).collect()
@@ -233,6 +253,60 @@ fn bases_of_any_alignment_are_right() {
             }
             let around = y[..skip].iter().chain(&y[skip + n..]);
             assert!(around.clone().count() == 3 && around.clone().all(|y| y.is_nan()));
+        }
+    }
+}
+
+#[test]
+fn a_max_pool_chooses_a_nan_before_all_and_the_first_of_equals() {
+    let nan = f32::NAN;
+    let data = vec![1.0, nan, 2.0, 2.0, 0.0, 3.0, 2.0, 1.0];
+    let x = Input { shape: vec![1, 1, 2, 4], data, role: Role::Activation };
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let at = || case(MaxPool { windows: Windows::square(2, 2, 0) }, 0.0, vec![x.clone()]);
+        let device = device(None);
+        let bound = Bound::new(&device, at(), Stored::new(&at(), dtype, false)).unwrap();
+        bound.run(Pass::Forward, &[], None, &[]).unwrap();
+        let y = download(&device, &bound.y, dtype).unwrap();
+        assert!(y[0].is_nan() && y[1] == 2.0, "{y:?}");
+        // What `cotangents` draws for y, as the dtype holds it.
+        let gy = make(5).normal(&[2], 1.0).data;
+        let held = |v: &f32| if dtype == Dtype::F32 { *v } else { half::bf16::from_f32(*v).to_f32() };
+        let gy: Vec<f32> = gy.iter().map(held).collect();
+        assert_eq!(cotangents(&at(), dtype, None)[0], [0.0, gy[0], gy[1], 0.0, 0.0, 0.0, 0.0, 0.0], "{dtype:?}");
+    }
+}
+
+#[test]
+fn planes_of_any_alignment_are_right() {
+    let device = device(None);
+    let shape = [2, 3, 4, 4];
+    let n = 96;
+    let x = make(9).normal(&[n], 1.0).data;
+    let of = [[0.5f32, -1.0, 2.0], [1.0, 0.25, 4.0], [1.5, -0.5, 1.0], [0.0, 3.0, -1.0]];
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let held = |v: f32| if dtype == Dtype::F32 { v } else { half::bf16::from_f32(v).to_f32() };
+        let want = |i: usize| {
+            let (c, x) = (i / 16 % 3, f64::from(held(x[i])));
+            let [mean, variance, w, b] = of.map(|v| f64::from(v[c]));
+            (x - mean) / (variance + f64::from(1e-5f32)).sqrt() * w + b
+        };
+        for skip in 0..3 {
+            let from = upload(&device, &[&vec![f32::NAN; skip][..], &x].concat(), dtype).unwrap();
+            let y = poisoned(&device, (n + skip + 3) * dtype.bytes()).unwrap();
+            let at = |m: &Memory| DeviceTensor { at: m.at().offset(skip * dtype.bytes()), dtype, shape: &shape };
+            let of: Vec<Memory> = of.iter().map(|v| upload(&device, v, Dtype::F32).unwrap()).collect();
+            let of = of.iter().map(|m| DeviceTensor { at: m.at(), dtype: Dtype::F32, shape: &[3] });
+            let x: Vec<DeviceTensor> = std::iter::once(at(&from)).chain(of).collect();
+            let io = DeviceIo { x: &x, y: at(&y), saved: Ptr::NULL, kept: Ptr::NULL, dx: &[], dy: None, gx: &[] };
+            BatchNorm { eps: 1e-5 }.cuda(Pass::Forward, &io, &Queue::new(&*device, Ptr::NULL)).unwrap();
+            let y = download(&device, &y, dtype).unwrap();
+            for i in 0..n {
+                let (got, want) = (f64::from(y[skip + i]), want(i));
+                let tolerance = if dtype == Dtype::F32 { 1e-6 } else { 1.0 / 256.0 } * (want.abs() + 4.0);
+                assert!((got - want).abs() <= tolerance, "{dtype:?} {skip}: element {i} is {got}, not {want}");
+            }
+            assert!(y[..skip].iter().chain(&y[skip + n..]).all(|v| v.is_nan()), "{dtype:?} {skip}");
         }
     }
 }

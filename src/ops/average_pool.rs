@@ -1,7 +1,9 @@
 //! y = the mean over each window of the planes of x [N, C, H, W]; over whole planes: global average pooling.
+use super::pool::Pool;
 use super::window::{Window, Windows};
-use super::{Cost, Cotangent, Op, Pass, Reads};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads};
 use crate::dual::Dual;
+use crate::gpu::{Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
@@ -125,5 +127,21 @@ impl Op for AveragePool {
                 }
             }
         });
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let (op, windows, x, y) = (self.name(), &self.windows, io.x[0].shape, io.y.shape);
+        let pool = Pool { op, windows, count_padding: self.count_padding, x, y, chosen: Ptr::NULL };
+        match pass {
+            Pass::Forward => pool.launch("forward", &io.x[0], &io.y, None, queue),
+            Pass::Jvp => match &io.dx[0] {
+                Some(dx) => pool.launch("forward", dx, &io.dy()?, None, queue),
+                None => io.dy()?.zero(queue),
+            },
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => match &io.gx[0] {
+                Some(g) => pool.launch("vjp", &io.dy()?, &g.to, Some(g.add), queue),
+                None => Ok(()),
+            },
+        }
     }
 }

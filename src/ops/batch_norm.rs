@@ -4,11 +4,13 @@
 //! [`super::Moment`]s make it batch normalisation in training, whose derivative through the statistics is then the
 //! graph's.
 use super::planes::{Planes, sum2};
-use super::{Cost, Cotangent, Op, Pass, Reads, simd};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads, channels, simd};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod cuda;
 mod rectified;
 pub use rectified::RectifiedBatchNorm;
 
@@ -169,5 +171,16 @@ impl Op for BatchNorm {
             None => return,
         };
         self.deal(x, &sums, rest);
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        if pass == Pass::Vjp { channels::scratch(x[0]) } else { 0 }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => self.forward_on(io, queue),
+            Pass::Jvp => self.jvp_on(io, queue),
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => self.vjp_on(io, queue),
+        }
     }
 }

@@ -2,13 +2,16 @@
 //! it (a correlation), with x [N, C, H, W], W [O, C/G, kh, kw], b \[O\] (or none) and y [N, O, H', W'].
 //!
 //! H' = ⌊(H + 2P − D (kh − 1) − 1) / S⌋ + 1, and so for W'; g is the group of output channel o.
-use super::{Cost, Cotangent, Op, Pass, Reads};
+use super::channels::channel_sums;
+use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
 mod buffers;
 mod correlation;
+mod cuda;
 mod geometry;
 mod planes;
 mod tile;
@@ -108,6 +111,40 @@ impl Op for Conv2d {
             let parts: Vec<Vec<f32>> =
                 gy.par_chunks(g.outputs * pixels).map(|gy| gy.chunks(pixels).map(super::math::sum).collect()).collect();
             sum(&parts, to);
+        }
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        if pass != Pass::Vjp {
+            return 0;
+        }
+        self.geometry(x).map_or(0, |g| g.scratch(x.len() > 2))
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let (x, w) = (io.x[0], io.x[1]);
+        let wrong = |what| crate::Error::Graph { op: "conv2d", place: "launch".into(), what };
+        let g = self.geometry(&io.x.iter().map(|v| v.shape).collect::<Vec<_>>()).map_err(wrong)?;
+        match pass {
+            Pass::Forward => g.correlate(&[(x, w)], io.x.get(2), &io.y, queue),
+            // Two pairs in one launch: one sum, rounded once.
+            Pass::Jvp => {
+                let terms = [io.dx[0].map(|dx| (dx, w)), io.dx[1].map(|dw| (x, dw))];
+                let terms: Vec<(DeviceTensor, DeviceTensor)> = terms.into_iter().flatten().collect();
+                g.correlate(&terms, io.dx.get(2).and_then(Option::as_ref), &io.dy()?, queue)
+            }
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => {
+                let gy = io.dy()?;
+                if let Some(to) = &io.gx[0] {
+                    g.turned(&gy, &w, to, queue)?;
+                }
+                if let Some(to) = &io.gx[1] {
+                    g.weight(&x, &gy, to, queue)?;
+                }
+                if let Some(Some(to)) = io.gx.get(2) {
+                    channel_sums(&gy, to, "conv2d", queue)?;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! x [N, ..] as [N, k]: the same numbers, a row a sample.
-use super::{CHUNK, Cost, Cotangent, Op, Pass, Reads};
+use super::{CHUNK, Cost, Cotangent, DeviceIo, Op, Pass, Reads};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
@@ -43,5 +44,19 @@ impl Op for Flatten {
         data.par_chunks_mut(CHUNK).zip(gy.par_chunks(CHUNK)).for_each(|(g, gy)| {
             g.iter_mut().zip(gy).for_each(|(g, v)| *g += v);
         });
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => io.y.copy_from(&io.x[0], queue),
+            Pass::Jvp => match &io.dx[0] {
+                Some(dx) => io.dy()?.copy_from(dx, queue),
+                None => io.dy()?.zero(queue),
+            },
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => match &io.gx[0] {
+                Some(g) => g.receive(&io.dy()?, queue),
+                None => Ok(()),
+            },
+        }
     }
 }

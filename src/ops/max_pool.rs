@@ -1,8 +1,10 @@
 //! y = the largest over each window of the planes of x [N, C, H, W]; of equal ones the first, row by row, as PyTorch
 //! chooses. Padding is never chosen.
+use super::pool::Pool;
 use super::window::{Window, Windows};
-use super::{Cost, Cotangent, Op, Pass, Reads};
+use super::{Cost, Cotangent, DeviceIo, Op, Pass, Reads};
 use crate::dual::Dual;
+use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
@@ -107,5 +109,21 @@ impl Op for MaxPool {
             }
             gy.iter().zip(saved).for_each(|(g, at)| gx[at.to_bits() as usize] += g);
         });
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let (op, windows, x, y) = (self.name(), &self.windows, io.x[0].shape, io.y.shape);
+        let pool = Pool { op, windows, count_padding: false, x, y, chosen: io.saved };
+        match pass {
+            Pass::Forward => pool.launch("forward", &io.x[0], &io.y, None, queue),
+            Pass::Jvp => match &io.dx[0] {
+                Some(dx) => pool.launch("jvp", dx, &io.dy()?, None, queue),
+                None => io.dy()?.zero(queue),
+            },
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => match &io.gx[0] {
+                Some(g) => pool.launch("vjp", &io.dy()?, &g.to, Some(g.add), queue),
+                None => Ok(()),
+            },
+        }
     }
 }

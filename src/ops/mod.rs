@@ -14,6 +14,7 @@ mod add;
 pub mod attention;
 mod average_pool;
 mod batch_norm;
+mod channels;
 pub mod column_sums;
 mod conv2d;
 pub mod cross_entropy;
@@ -31,6 +32,7 @@ mod mean;
 mod moment;
 mod patches;
 mod planes;
+mod pool;
 mod position;
 mod prepend;
 mod row_loss;
@@ -195,7 +197,7 @@ pub trait Op: Any + Debug + Send + Sync {
     /// [`Op::reverse_reads`] does not name have no data; their shapes stay.
     fn vjp(&self, x: &[View], y: &[f32], saved: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]);
 
-    /// Whether the op keeps f32 for its output whatever an engine computes in: true of losses.
+    /// Whether the op keeps f32 for its output whatever an engine computes in: true of losses and of statistics.
     fn exact(&self) -> bool {
         false
     }

@@ -1,7 +1,9 @@
 //! Mean, or biased variance, of each channel of x [N, C, ..]: \[C\]. What a batch normalisation in training divides by.
+use super::channels::{Sum, planes, scratch, spread, sums, total, variance};
 use super::planes::{Planes, sum2};
-use super::{Cost, Cotangent, Op, Pass, Reads, simd};
+use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, simd};
 use crate::dual::Dual;
+use crate::gpu::{Dtype, Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,5 +130,57 @@ impl Op for Moment {
                 }
             }
         });
+    }
+    /// Statistics keep their digits: what they are taken from is many numbers, and they are few.
+    fn exact(&self) -> bool {
+        true
+    }
+    fn scratch(&self, pass: Pass, x: &[&[usize]]) -> usize {
+        if pass == Pass::Vjp { 0 } else { scratch(x[0]) }
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => self.forward_on(io, queue),
+            Pass::Jvp => self.jvp_on(io, queue),
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => {
+                let (gy, about) = (io.dy()?.stored(Dtype::F32, self.name(), "gy")?, about(io));
+                let Some(gx) = &io.gx[0] else { return Ok(()) };
+                spread((*self == Self::Variance).then_some((&io.x[0], about)), gy, gx, self.name(), queue)
+            }
+        }
+    }
+}
+
+/// Where the means that a variance is about are saved, and what they lose as f32.
+fn about(io: &DeviceIo) -> [Ptr; 2] {
+    let channels = io.x[0].shape[1];
+    [io.saved, io.saved.offset(4 * channels)]
+}
+
+impl Moment {
+    fn forward_on(&self, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let (p, y) = (planes(&io.x[0], self.name())?, io.y.stored(Dtype::F32, self.name(), "y")?);
+        let (once, n) = (1.0, p.count() as f64);
+        sums(&Sum::Plain(&io.x[0]), self.name(), queue)?;
+        if *self == Self::Mean {
+            return total(p, (once, n), y, Ptr::NULL, false, queue);
+        }
+        let [mean, rest] = about(io);
+        total(p, (once, n), mean, rest, false, queue)?;
+        sums(&Sum::Squares(&io.x[0], mean), self.name(), queue)?;
+        variance(p, y, queue)
+    }
+
+    fn jvp_on(&self, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        let dy: DeviceTensor = io.dy()?;
+        let Some(dx) = &io.dx[0] else { return dy.zero(queue) };
+        let (p, dy) = (planes(dx, self.name())?, dy.stored(Dtype::F32, self.name(), "dy")?);
+        let (sum, factor) = match self {
+            Self::Mean => (Sum::Plain(dx), 1.0),
+            Self::Variance => (Sum::Products(&io.x[0], dx, about(io)), 2.0),
+        };
+        sums(&sum, self.name(), queue)?;
+        total(p, (factor, p.count() as f64), dy, Ptr::NULL, false, queue)
     }
 }

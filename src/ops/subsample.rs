@@ -1,7 +1,8 @@
 //! y[n, p + c, i, j] = x[n, c, s i, s j], and zero in p channels before and after: the shortcut without parameters of
 //! He et al. 2015 (option A), which a residual block takes where it halves the image and widens.
-use super::{Cost, Cotangent, Op, Pass, Reads};
+use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads};
 use crate::dual::Dual;
+use crate::gpu::{Args, Ptr, Queue};
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
@@ -13,7 +14,42 @@ pub struct Subsample {
     pub pad: usize,
 }
 
+/// As `SubsampleArgs` in kernels/pool.cu.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct SubsampleArgs {
+    x: Ptr,
+    y: Ptr,
+    batch: u64,
+    channels: u32,
+    from: [u32; 2],
+    to: [u32; 2],
+    stride: u32,
+    pad: u32,
+    add: u32,
+}
+impl Args for SubsampleArgs {}
+const _: () = assert!(size_of::<SubsampleArgs>() == 56);
+
 impl Subsample {
+    /// From x to y, or back where `add` says how.
+    fn launch(&self, x: &DeviceTensor, y: &DeviceTensor, add: Option<bool>, queue: &Queue) -> crate::Result<()> {
+        let size = |shape: &[usize]| [shape[2] as u32, shape[3] as u32];
+        let args = SubsampleArgs {
+            x: x.stored(y.dtype, "subsample", "x")?,
+            y: y.at,
+            batch: x.shape[0] as u64,
+            channels: x.shape[1] as u32,
+            from: size(x.shape),
+            to: size(y.shape),
+            stride: self.stride as u32,
+            pad: self.pad as u32,
+            add: add.unwrap_or_default().into(),
+        };
+        let (pass, items) = if add.is_some() { ("vjp", x.numel()) } else { ("forward", y.numel()) };
+        queue.launch(&format!("subsample_{pass}_{}", y.dtype.suffix()), queue.blocks(items, 1024), 256, 0, &args)
+    }
+
     /// Every `stride`-th pixel of every channel of `x`, into `y` that is of the output's shape.
     fn take<T: Copy + Send + Sync>(&self, x: &[T], shape: &[usize], y: &mut [T], zero: T) {
         let (c, h, w, s) = (shape[1], shape[2], shape[3], self.stride);
@@ -80,5 +116,19 @@ impl Op for Subsample {
                 }
             }
         });
+    }
+    fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
+        match pass {
+            Pass::Forward => self.launch(&io.x[0], &io.y, None, queue),
+            Pass::Jvp => match &io.dx[0] {
+                Some(dx) => self.launch(dx, &io.dy()?, None, queue),
+                None => io.dy()?.zero(queue),
+            },
+            Pass::Dual => super::in_turn(self, io, queue),
+            Pass::Vjp => match &io.gx[0] {
+                Some(g) => self.launch(&g.to, &io.dy()?, Some(g.add), queue),
+                None => Ok(()),
+            },
+        }
     }
 }

@@ -199,6 +199,8 @@ fn pools() -> Vec<([usize; 4], Windows)> {
         ([2, 3, 7, 5], Windows::Adaptive { to: [3, 2] }),
         ([1, 2, 2, 3], Windows::Adaptive { to: [4, 3] }),
         ([5, 9, 31, 33], Windows::square(3, 2, 1)),
+        ([2, 3, 9, 8], strided([2, 1], [3, 4], [0, 0], false)),
+        ([1, 2, 17, 13], strided([7, 6], [2, 5], [3, 2], true)),
     ]
 }
 
@@ -224,6 +226,10 @@ fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv2d, bool)> {
         ([1, 2, 3, 2], [2, 2, 5, 5], square(1, 2), false),
         ([9, 17, 6, 6], [19, 17, 3, 3], square(1, 1), true),
         ([3, 4, 19, 35], [33, 4, 3, 3], square(1, 1), false),
+        ([2, 3, 10, 11], [4, 3, 2, 2], Conv2d { stride: [4, 3], ..plain }, true),
+        ([1, 2, 9, 8], [3, 2, 3, 2], Conv2d { stride: [4, 2], dilation: [2, 4], padding: [2, 3], ..plain }, false),
+        ([2, 66, 3, 5], [70, 66, 1, 1], plain, true),
+        ([1, 34, 4, 5], [68, 17, 3, 3], Conv2d { groups: 2, ..square(2, 1) }, false),
     ]
 }
 

@@ -2,7 +2,7 @@
 use super::naive::{Found, Naive};
 use super::*;
 use fipk::engine::{Bindings, Data};
-use fipk::graph::{Graph, Mode, Program, Wrt};
+use fipk::graph::{Graph, Mode, Program, Wrt, build};
 use fipk::models::{ModelFolder, Network};
 use fipk::tensor::Element;
 
@@ -17,6 +17,11 @@ const MODELS: [&str; 8] = [
     "deit_with_teacher",
 ];
 
+/// What normalises by its batch, as in training.
+const TRAINING: &str = " in training";
+/// Convolutions with and without bias, of strides 1 and 2; batch norms; both pools; shortcuts of both kinds.
+const CONVOLUTIONAL: [&str; 5] = ["lenet5", "vgg_bn", "resnet_basic", "resnet_cifar", "resnet_cifar in training"];
+
 /// A network with weights, a direction, inputs, and a cotangent, at an awkward batch shape.
 struct Case {
     graph: Graph,
@@ -29,10 +34,14 @@ struct Case {
 
 /// Of a golden model, at random inputs; the last token of every second row is padding.
 fn case(model: &str) -> Case {
-    let (network, layout, w) = golden_model(model);
+    let (network, layout, w) = golden_model(model.trim_end_matches(TRAINING));
     let (rows, tokens) = (3, network.max_tokens().map_or(1, |n| n.min(7)));
     let sample = network.max_tokens().map_or(network.sample(), |_| tokens.into());
-    let graph = network.graph(rows, sample).unwrap();
+    let graph = match model.ends_with(TRAINING) {
+        true => build(|s| s.mark("logits", network.logits(&s.batch_statistics(), rows, sample))),
+        false => network.graph(rows, sample),
+    };
+    let graph = graph.unwrap();
     let mut rng = Rng::new(17, 0);
     let limits = network.index_limits();
     let input = |&input: &fipk::graph::Value| {
@@ -151,16 +160,16 @@ fn of(f: &Found) -> [&[f32]; 3] {
     [&f.output, &f.tangent, &f.gradient]
 }
 
-#[test]
-fn networks_in_f32_equal_the_hosts() {
-    for model in MODELS {
+/// Networks against the host in f32. A few layers, each rounding sums of up to a few hundred terms; some gradients are sums
+/// that cancel.
+fn hold_in_f32(models: &[&str]) {
+    for model in models {
         let case = case(model);
         for mode in [Mode::Forward, Mode::Tangent, Mode::Reverse] {
             let host = case.naive(mode, false);
             for (i, (got, wanted)) in case.run(mode, Dtype::F32).iter().zip(of(&host)).enumerate() {
                 for (part, at) in parts(&case.layout, mode, i, got.len()) {
                     let (what, got, part) = (format!("{model} {mode:?} {part}"), &got[at.clone()], &wanted[at]);
-                    // A few layers, each rounding sums of up to a hundred terms; some gradients are sums that cancel.
                     let tol = 2e-5 * largest(part) + 1e-6 * largest(wanted);
                     no_further(&what, got, part, (tol, tol * (part.len() as f64).sqrt()));
                 }
@@ -169,9 +178,9 @@ fn networks_in_f32_equal_the_hosts() {
     }
 }
 
-#[test]
-fn networks_in_bf16_are_as_near_as_rounding_lets_them() {
-    for model in MODELS {
+/// Networks in bf16 against twice what rounding after every op costs.
+fn hold_in_bf16(models: &[&str]) {
+    for model in models {
         let case = case(model);
         for mode in [Mode::Forward, Mode::Tangent, Mode::Reverse] {
             let (host, naive) = (case.naive(mode, false), case.naive(mode, true));
@@ -187,4 +196,24 @@ fn networks_in_bf16_are_as_near_as_rounding_lets_them() {
             }
         }
     }
+}
+
+#[test]
+fn networks_in_f32_equal_the_hosts() {
+    hold_in_f32(&MODELS);
+}
+
+#[test]
+fn convolutional_networks_in_f32_equal_the_hosts() {
+    hold_in_f32(&CONVOLUTIONAL);
+}
+
+#[test]
+fn networks_in_bf16_are_as_near_as_rounding_lets_them() {
+    hold_in_bf16(&MODELS);
+}
+
+#[test]
+fn convolutional_networks_in_bf16_are_as_near_as_rounding_lets_them() {
+    hold_in_bf16(&CONVOLUTIONAL);
 }

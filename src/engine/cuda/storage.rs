@@ -138,11 +138,13 @@ fn output(p: &Program, c: &Call, compute: Dtype, of: &[Dtype]) -> Result<Dtype> 
     }
     let param = |id: Id| matches!(p.buffers[id].home, Home::Param(_));
     let real = c.x.iter().filter(|&&id| p.buffers[id].element == Element::Real && !param(id));
-    let (wide, all) = real.fold((0, 0), |(wide, all), &id| (wide + usize::from(of[id] == Dtype::F32), all + 1));
-    match wide {
+    let wide = |id: Id| of[id] == Dtype::F32;
+    // Statistics are f32 beside matrices of either type, as a parameter with one axis is.
+    let mixed = |id: Id| wide(id) && p.buffers[id].shape.len() > 1;
+    match real.clone().all(|&id| wide(id)) {
         // A sum of losses.
-        _ if wide > 0 && wide == all && !c.x.iter().any(|&id| param(id)) => return Ok(Dtype::F32),
-        0 => {}
+        true if real.clone().count() > 0 && !c.x.iter().any(|&id| param(id)) => return Ok(Dtype::F32),
+        _ if !real.clone().any(|&id| mixed(id)) => {}
         _ => {
             let what = format!("{} at {}, of what a loss and another op read, in bf16", c.op.name(), c.name);
             return Err(Error::unsupported("--dtype bf16", what, "use --dtype f32"));
