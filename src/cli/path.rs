@@ -24,7 +24,8 @@ Examples:
   fipk path pca walk/geodesic walk/line walk/null --out pca.svg
   fipk path export walk/geodesic --point 20 --out moved
 
-A path is a folder with path.json in it: geodesic, line and null of what `fipk geodesic --out` writes.")]
+A path is a folder with path.json in it: geodesic, line and null of what `fipk geodesic --out` writes, or what
+`fipk sparsify --path` named.")]
 pub struct Args {
     #[command(subcommand)]
     what: What,

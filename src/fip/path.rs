@@ -121,7 +121,7 @@ impl Stored {
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join(INDEX);
         let wrong = |what: String| {
-            let hint = "name a path's folder, as geodesic/, line/ and null/ of what `fipk geodesic --out` wrote";
+            let hint = "name a path's folder: geodesic/, line/ or null/ of `fipk geodesic --out`, or that of `sparsify --path`";
             Error::data(path.display().to_string(), what, hint)
         };
         let text = fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;

@@ -148,3 +148,50 @@ fn steps_are_named_and_bad_ones_refused() {
     assert!(exact["bytes"]["steps_in_the_metric"].as_u64().unwrap() > 0);
     assert!(done(&["plan", "--model", text(&model), "--step", "exact"]).stdout.contains("products with the metric"));
 }
+
+#[test]
+fn exact_steps_keep_a_trained_network_nearer_than_as_many_of_the_gradient() {
+    let root = std::env::var_os("FIPK_SHARED")
+        .map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), std::path::PathBuf::from);
+    let (model, data) = (root.join("models/lenet-300-100-mnist"), root.join("data/mnist"));
+    if !model.exists() || !data.exists() {
+        eprintln!("SKIPPED exact steps on LeNet-300-100: no {} or {}", model.display(), data.display());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let spec = format!("mnist:{}?limit=2000", data.display());
+    let held_out = format!("mnist:{}?split=test&limit=1000", data.display());
+    let distance = |kind: &str| {
+        let out = dir.path().join(kind);
+        let args = [
+            "sparsify",
+            "--model",
+            text(&model),
+            "--data",
+            &spec,
+            "--eval-data",
+            &held_out,
+            "--sparsity",
+            "0.9",
+            "--step",
+            kind,
+            "--steps",
+            "40",
+            "--refresh",
+            "5",
+            "--evaluate-every",
+            "0",
+            "--out",
+            text(&out),
+            "--json",
+        ];
+        let ran = done(&args);
+        let events: Vec<Value> = ran.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let last = events.iter().rfind(|e| e["event"] == "eval").unwrap();
+        assert_eq!(last["network"], "final");
+        last["distance"].as_f64().unwrap_or(f64::NAN)
+    };
+    let [gradient, exact, null] = ["gradient", "exact", "null"].map(distance);
+    assert!(exact > 0.0 && exact <= 0.9 * gradient, "exact {exact}, gradient {gradient}, null {null}");
+    assert!(exact <= null, "exact {exact}, null {null}");
+}
