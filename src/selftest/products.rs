@@ -33,7 +33,7 @@ pub(super) fn checks(seed: u64) -> Vec<Check> {
     std::iter::once(judge).chain(kernels).collect()
 }
 
-pub(super) fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
+fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
     rows.unwrap_or_else(|e| vec![Row::failed(name, "", "", e)])
 }
 
