@@ -90,7 +90,7 @@ fn tolerance(c: Dtype, family: Family) -> Tolerance {
     }
 }
 
-pub(super) fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
+fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
     rows.unwrap_or_else(|e| vec![Row::failed(name, "", "", e)])
 }
 

@@ -1,21 +1,27 @@
 //! Products by kernels/gemm_wgmma.cu, each kernel against the naive one; no row where a device has none of them.
 use super::list::Check;
-use super::products::{LAYOUTS, Numbers, ULPS, by_kernels, by_naive, collect};
+use super::products::{LAYOUTS, Numbers, ULPS, by_kernels, by_naive};
 use super::row::{Row, Tolerance, judge};
 use crate::gpu::{Device, Dtype, Memory, Plane};
 use crate::ops::gemm::{Family, GemmConfig, GemmShape, Layout, Tile};
 use crate::{Error, Result};
 use std::rc::Rc;
 
+/// A check a layout, since its kernels share what they are held to.
 pub(super) fn checks(seed: u64) -> Vec<Check> {
-    let kernels =
-        LAYOUTS.into_iter().flat_map(|layout| Family::Wgmma.tiles(Dtype::Bf16).into_iter().map(move |t| (layout, t)));
-    let check = |(layout, tile): (Layout, Tile)| {
-        let name = format!("gemm_wgmma_{}_{}x{}", layout.name(), tile.rows, tile.columns);
-        let names = vec![name.clone()];
-        Check { names, run: Box::new(move |device| collect(&name, rows(device, seed, &name, layout, tile))) }
+    let check = |layout: Layout| {
+        let names: Vec<String> = tiles().map(|tile| name(layout, tile)).collect();
+        Check { names, run: Box::new(move |device| rows(device, seed, layout)) }
     };
-    kernels.map(check).collect()
+    LAYOUTS.into_iter().map(check).collect()
+}
+
+fn tiles() -> impl Iterator<Item = Tile> {
+    Family::Wgmma.tiles(Dtype::Bf16).into_iter()
+}
+
+fn name(layout: Layout, tile: Tile) -> String {
+    format!("gemm_wgmma_{}_{}x{}", layout.name(), tile.rows, tile.columns)
 }
 
 /// Whether a device runs the kernels of sm_90a alone. An emulator does, whatever it acts as; it has TMA.
@@ -35,25 +41,33 @@ pub(super) fn has_sm_90a(device: &Rc<dyn Device>) -> Result<bool> {
 
 /// For C in f32 and in one part, with all that an epilogue does; for C in bf16 of two pairs, the sum in parts. More tiles
 /// than one, more slices than stages.
-fn rows(device: &Rc<dyn Device>, seed: u64, name: &str, layout: Layout, tile: Tile) -> Result<Vec<Row>> {
-    if !has_sm_90a(device)? {
-        return Ok(Vec::new());
+fn rows(device: &Rc<dyn Device>, seed: u64, layout: Layout) -> Vec<Row> {
+    let failed = |e: Error| tiles().map(|tile| Row::failed(name(layout, tile), "", "", &e)).collect::<Vec<_>>();
+    match has_sm_90a(device) {
+        Ok(true) => {}
+        Ok(false) => return Vec::new(),
+        Err(e) => return failed(e),
     }
     let mut rows = Vec::new();
     for (c, pairs, split, whole) in [(Dtype::F32, 1, 1, true), (Dtype::Bf16, 2, 3, false)] {
-        let (m, n, k) = (264, 136, 600);
-        let shape = GemmShape { layout, m, n, k, pairs, a: Dtype::Bf16, b: Dtype::Bf16, c };
+        let shape = GemmShape { layout, m: 136, n: 72, k: 600, pairs, a: Dtype::Bf16, b: Dtype::Bf16, c };
         let numbers = Numbers::new(&shape, seed);
-        let (want, scale) = by_naive(device, &shape, &numbers, whole)?;
-        let config = GemmConfig { family: Family::Wgmma, tile, stages: Family::Wgmma.stages(), split };
-        let got = by_kernels(device, &shape, &numbers, config, whole)?;
-        let tolerance = match c {
-            Dtype::F32 => Tolerance::Ulps(ULPS),
-            Dtype::Bf16 => Tolerance::Bf16 { rounded: true },
+        let (want, scale) = match by_naive(device, &shape, &numbers, whole) {
+            Ok(naive) => naive,
+            Err(e) => return failed(e),
         };
-        let judged = judge("c", &got, &want, &scale, tolerance);
-        let dtypes = format!("bf16 bf16>{}", c.suffix());
-        rows.push(Row::new(name, dtypes, format!("{m}x{n}x{k}x{pairs} split {split}"), &judged));
+        let row = |tile: Tile| -> Result<Row> {
+            let config = GemmConfig { family: Family::Wgmma, tile, stages: Family::Wgmma.stages(), split };
+            let got = by_kernels(device, &shape, &numbers, config, whole)?;
+            let tolerance = match c {
+                Dtype::F32 => Tolerance::Ulps(ULPS),
+                Dtype::Bf16 => Tolerance::Bf16 { rounded: true },
+            };
+            let judged = judge("c", &got, &want, &scale, tolerance);
+            let dtypes = format!("bf16 bf16>{}", c.suffix());
+            Ok(Row::new(name(layout, tile), dtypes, format!("136x72x600x{pairs} split {split}"), &judged))
+        };
+        rows.extend(tiles().map(|tile| row(tile).unwrap_or_else(|e| Row::failed(name(layout, tile), "", "", e))));
     }
-    Ok(rows)
+    rows
 }
