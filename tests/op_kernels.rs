@@ -5,7 +5,7 @@ use fipk::gpu::{Device, Dtype, Memory, Ptr, Queue};
 use fipk::ops::distance::row;
 use fipk::ops::{
     Activation, Add, AddLayerNorm, AddPosition, BatchNorm, Conv2d, CrossEntropy, DeviceIo, DeviceTensor, Distance,
-    Embedding, FusedLinear, LayerNorm, MaxPool, Moment, Op, Pass, SquaredError, Windows,
+    Embedding, FusedLinear, Interpolate, LayerNorm, MaxPool, Moment, Op, Pass, SquaredError, Windows,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Bound, Case, Input, Make, Role, Stored, check_op, download, poisoned, upload};
@@ -230,6 +230,19 @@ fn a_sure_label_costs_no_digits() {
     let g = cotangents(&at(), Dtype::F32, None);
     let want = -gy * small / (1.0 + small);
     assert!((f64::from(g[0][0]) / want - 1.0).abs() <= 1e-6, "{:e}, want {want:e}", g[0][0]);
+}
+
+#[test]
+fn an_output_of_another_type_than_the_table_is_refused() {
+    let device = device(None);
+    let op = Interpolate { special: 0, from: (1, 2), to: (1, 3) };
+    let table = upload(&device, &[1.0, 2.0], Dtype::Bf16).unwrap();
+    let y = poisoned(&device, 12).unwrap();
+    let x = [DeviceTensor { at: table.at(), dtype: Dtype::Bf16, shape: &[1, 2, 1] }];
+    let y = DeviceTensor { at: y.at(), dtype: Dtype::F32, shape: &[1, 3, 1] };
+    let io = DeviceIo { x: &x, y, saved: Ptr::NULL, kept: Ptr::NULL, dx: &[], dy: None, gx: &[] };
+    let error = op.cuda(Pass::Forward, &io, &Queue::new(&*device, Ptr::NULL)).unwrap_err().to_string();
+    assert!(error.contains("wanted bf16, got f32"), "{error}");
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(MaxPool { windows: Windows::square(2, 0, 0) }), vec![&[2, 3, 5, 5]]),
         (Box::new(MaxPool { windows: Windows::square(2, 1, 2) }), vec![&[2, 3, 5, 5]]),
         (Box::new(MaxPool { windows: Windows::square(7, 1, 0) }), vec![&[2, 3, 5, 5]]),
+        (Box::new(MaxPool { windows: Windows::square(2, 1, 1) }), vec![&[2, 3, 0, 5]]),
         (Box::new(AveragePool::GLOBAL), vec![&[2, 3, 0, 5]]),
         (Box::new(Subsample { stride: 0, pad: 1 }), vec![&[2, 3, 5, 5]]),
         (Box::new(Subsample { stride: 2, pad: 1 }), vec![&[2, 3, 5]]),

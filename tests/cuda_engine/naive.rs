@@ -1,5 +1,5 @@
 //! Programs call by call with the host's ops, every tensor in a vector of its own: in f32, or rounded to bf16 after each
-//! op as the plainest engine would. Shares no planning and no storage rule with the engines.
+//! op, and what an op keeps with it, as the plainest engine would. Shares no planning and no storage rule with the engines.
 use fipk::graph::{Home, Id, Program};
 use fipk::ops::{Cotangent, Pass};
 use fipk::params::Layout;
@@ -38,6 +38,7 @@ impl Naive<'_> {
                 c.writes().into_iter().map(|id| (id, std::mem::take(&mut buffers[id]))).collect();
             let mut out: Vec<Vec<f32>> = written.iter().map(|w| w.1.clone()).collect();
             let x: Vec<View> = c.x.iter().map(|&id| View { data: &buffers[id], shape: &p.buffers[id].shape }).collect();
+            let kept = c.op.kept(&x.iter().map(|x| x.shape).collect::<Vec<_>>());
             let y = &buffers[c.y];
             let saved: &[f32] = c.saved.filter(|_| c.pass != Pass::Forward).map_or(&[], |id| &buffers[id]);
             match c.pass {
@@ -62,6 +63,11 @@ impl Naive<'_> {
                 let exact = c.op.exact() && c.pass == Pass::Forward;
                 if self.rounds && !exact && Some(id) != c.saved && !matches!(p.buffers[id].home, Home::Cotangent(_)) {
                     rounded(&mut data);
+                }
+                // A tensor between two ops that are one.
+                if self.rounds && Some(id) == c.saved && c.pass == Pass::Forward {
+                    let own = data.len() - kept;
+                    rounded(&mut data[own..]);
                 }
                 buffers[id] = data;
             }
