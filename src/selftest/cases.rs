@@ -226,6 +226,7 @@ fn convolutions() -> Vec<([usize; 4], [usize; 4], Conv2d, bool)> {
         ([1, 2, 3, 2], [2, 2, 5, 5], square(1, 2), false),
         ([9, 17, 6, 6], [19, 17, 3, 3], square(1, 1), true),
         ([3, 4, 19, 35], [33, 4, 3, 3], square(1, 1), false),
+        ([2, 17, 7, 5], [3, 17, 3, 3], square(1, 1), true),
         ([2, 3, 10, 11], [4, 3, 2, 2], Conv2d { stride: [4, 3], ..plain }, true),
         ([1, 2, 9, 8], [3, 2, 3, 2], Conv2d { stride: [4, 2], dilation: [2, 4], padding: [2, 3], ..plain }, false),
         ([2, 66, 3, 5], [70, 66, 1, 1], plain, true),
