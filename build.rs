@@ -256,7 +256,9 @@ impl Compiler {
             fs::rename(&temporary, &image).map_err(|e| format!("cannot write {}: {e}", image.display()))?;
         }
         let log = read(&log_file)?;
-        for line in log.lines().filter(|line| line.contains("warning")) {
+        // ptxas says in passing that it has put wgmma in sequence, or left setmaxnreg out.
+        let told = |line: &&str| line.contains("warning") || line.contains("Potential Performance Loss");
+        for line in log.lines().filter(told) {
             println!("cargo::warning={stem}.cu: {}", line.trim());
         }
         let entries = report::parse(&log);

@@ -53,7 +53,9 @@ void* shared_array(SharedArray* array) {
     if (declared > MOST_STATIC || used + array->bytes + RED > STATIC) {
         fail("static shared arrays of %zu bytes with `%s`; a kernel may have %zu", declared, array->name, MOST_STATIC);
     }
-    if (declared + dynamic > MOST) {
+    // Dynamic memory lies behind, at the most that a kernel may count on.
+    const size_t before = dynamic ? (declared + 1023) / 1024 * 1024 : declared;
+    if (before + dynamic > MOST) {
         fail("%zu bytes of static and %zu of dynamic shared memory; a block may have %zu", declared, dynamic, MOST);
     }
     char* at = memory + used;

@@ -64,8 +64,10 @@ impl FusedLinear {
     /// Of the products that make dy, when y and what is kept are there.
     fn tangent_epilogue(&self, io: &DeviceIo) -> crate::Result<Epilogue> {
         let (of_map, of_residual) = self.parts(io.dx);
-        let residual = self.residual_at(of_residual.and_then(Option::as_ref), &io.y)?;
-        let slope = self.activation.map_or(Ptr::NULL, |_| self.at(io).at);
+        let dy = io.dy()?;
+        let residual = self.residual_at(of_residual.and_then(Option::as_ref), &dy)?;
+        // The kernel reads it as it stores dy.
+        let slope = self.activation.map_or(Ok(Ptr::NULL), |_| self.at(io).stored(dy.dtype, self.name(), "slope"))?;
         let epilogue = Epilogue { residual, activation: self.activation, slope, ..Epilogue::NONE };
         with_bias(of_map.get(2).and_then(Option::as_ref), epilogue)
     }
