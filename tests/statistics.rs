@@ -1,8 +1,10 @@
 //! Running averages of batch norms along a run, against plain loops.
 use fipk::data::{Batch, Input, Targets, Values};
 use fipk::engine::{Engine, Host, Vector};
+use fipk::fip::observed::Drawn;
 use fipk::fip::recipe::{BatchNorms, Objective};
 use fipk::fip::runner::Runner;
+use fipk::geometry::{OnEngine, Space};
 use fipk::models::{Config, Head, Network};
 use fipk::params::{Layout, Roles};
 use fipk::rng::Rng;
@@ -134,4 +136,19 @@ fn frozen_averages_stay_and_estimates_are_means_over_full_batches() {
     let none = [Ok(batches[2].clone())].into_iter();
     let refused = rig.runner.reestimate(rig.w, none).unwrap_err();
     assert!(refused.to_string().contains("no full batch"), "{refused}");
+}
+
+#[test]
+fn a_direction_has_a_number_for_each_weight_that_is_trained() {
+    // 54 + 2 of the convolution, 4 of the norm and 9 of the classifier; the two running averages are no weights.
+    for (freeze, dim) in [(vec![], 69), (vec!["features.*".to_string()], 9)] {
+        let network = network();
+        let params = network.params().unwrap();
+        let roles = Roles { freeze, ..Roles::default() };
+        let mut engine = Host::new(Layout::new(&params, &roles.resolve(&params).unwrap()));
+        let batches = [batch(2, 2, 1)];
+        let drawn = Drawn { network: &network, batches: &batches };
+        let map = OnEngine::new(&mut engine, &drawn).unwrap();
+        assert_eq!(map.dim(), dim);
+    }
 }

@@ -91,10 +91,20 @@ fn budgets_that_cannot_be_kept_or_read_say_so() {
     let out = dir.path().join("none");
     let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--steps", "4", "--out", text(&out), "-q"];
     let none =
-        fipk(&[&args[..], &["--eval-data", "digits:40", "--drift", "kl<=0", "--drift-resolution", "0.9"]].concat());
+        fipk(&[&args[..], &["--eval-data", "digits:120", "--drift", "kl<=0", "--drift-resolution", "0.9"]].concat());
     assert!(none.code == Some(3) && none.stderr.contains("kl<=0"), "{}", none.stderr);
     assert_eq!(json(&out.join("search.json"))["tried"].as_array().unwrap().len(), 2);
     assert!(!out.join("model").exists());
+
+    // A run that diverges keeps nothing, and the search goes on.
+    let wild = dir.path().join("wild");
+    let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--steps", "4", "--out", text(&wild)];
+    let more = ["--eval-data", "digits:120", "--drift", "kl<=9", "--drift-resolution", "0.9"];
+    let ran = fipk(&[&args[..], &more, &["--learning-rate", "1e30", "--clip", "0"]].concat());
+    assert!(ran.code == Some(3) && ran.stderr.contains("not finite"), "{}", ran.stderr);
+    let found = json(&wild.join("search.json"));
+    let tried = found["tried"].as_array().unwrap();
+    assert!(tried.len() == 2 && tried.iter().all(|t| t["kept"] == false && t["diverged"].is_string()), "{found}");
 
     let other = dir.path().join("other");
     let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--out", text(&other)];
@@ -103,6 +113,7 @@ fn budgets_that_cannot_be_kept_or_read_say_so() {
         let ran = fipk(&with(&["--drift", budget]));
         assert!(ran.code == Some(2) && ran.stderr.contains(says), "{budget}: {}", ran.stderr);
     }
+    fails(&with(&["--drift", "kl<=0.1", "--eval-data", "digits:99"]), 2, &["--drift", "100", "50", "99"]);
     fails(&with(&["--drift", "kl<=0.1", "--eval-data", "none"]), 2, &["--drift", "--eval-data"]);
     fails(&with(&["--drift", "kl<=0.1", "--scope", "2:4"]), 2, &["--drift", "2:4"]);
     fails(&with(&["--drift", "kl<=0.1", "--path", "p"]), 2, &["--path"]);

@@ -9,9 +9,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 const STATEMENT: &str = "Statistical, not a guarantee: what was measured on the held-out examples that had no part in the choice of \
-                         the sparsity. It speaks of inputs drawn like them, within the intervals, and of no single input. An \
-                         interval holds the value of the population in about 95 of 100 such samples, and less often for \
-                         extreme quantiles; of a largest value it says nothing beyond the sample.";
+                         the sparsity. It speaks of inputs drawn like them, within the intervals, and of no single input. The \
+                         interval of flips (Clopper and Pearson) holds the value of the population in at least 95 of 100 \
+                         such samples. The others are bootstrapped: a mean's holds it in about 95 of 100, less often where \
+                         a few examples have most of the drift, and less often still for extreme quantiles; of a largest \
+                         value it says nothing beyond the sample. Each interval is of its own limit, not of all at once.";
 
 /// ½ Δᵀ g Δ of the whole way Δ = w − w_dense, the metric taken at the dense network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -58,7 +60,7 @@ pub fn second_order<S: Samples>(
     Ok(SecondOrder { fisher, euclidean: of(OutputMetric::Euclidean)? })
 }
 
-/// How the intervals were made.
+/// How the intervals of distances were made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Bootstrap {
     draws: usize,
