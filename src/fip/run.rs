@@ -330,7 +330,7 @@ impl<'a> Run<'a> {
             }
         };
         let done = stepped.updated;
-        self.check(&done)?;
+        self.check(&done, in_metric)?;
         self.census = done.census;
         self.state.pruned_squares = done.pruned_squares.to_bits();
         self.state.squares = done.prunable_squares.to_bits();
@@ -434,16 +434,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn check(&self, done: &Updated) -> Result<()> {
+    fn check(&self, done: &Updated, in_metric: bool) -> Result<()> {
         if done.squares.is_finite() {
             return Ok(());
         }
         let step = self.state.step + 1;
-        Err(Error::not_finite(
-            format!("step {step}"),
-            "a weight",
-            "lower --learning-rate, or set --clip 1; the last checkpoint is whole",
-        ))
+        let hint = match in_metric {
+            true => "take shorter steps, with a smaller --lambda or a larger --refresh; the last checkpoint is whole",
+            false => "lower --learning-rate, or set --clip 1; the last checkpoint is whole",
+        };
+        Err(Error::not_finite(format!("step {step}"), "a weight", hint))
     }
 
     fn save(&mut self) -> Result<()> {

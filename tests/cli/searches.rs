@@ -175,6 +175,35 @@ fn a_frontier_has_a_run_a_point_and_one_table() {
     fails(&refused, 2, &["--scope"]);
 }
 
+#[test]
+fn the_ways_of_a_frontier_stay_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(dir.path());
+    let (out, file) = (dir.path().join("frontier"), dir.path().join("asked.toml"));
+    // No point meets the requirement, which is none of a frontier's.
+    let asked = "require = [\"loss<=0\"]\n[path]\nfinish = 0.25\n[optimization]\nclip = 0.5\n";
+    fs::write(&file, asked).unwrap();
+    let args = ["frontier", "--model", text(&model), "--data", "digits:64", "--eval-data", "digits:50", "--steps", "8"];
+    let more = ["--sparsities", "0.5", "--methods", "fip,paper,one-shot,random", "--refresh", "3", "--anchor", "dense"];
+    let last = ["--step", "null", "--config", text(&file), "--out", text(&out), "-q"];
+    done(&[&args[..], &more, &last].concat());
+    let config = |way: &str| -> toml::Table {
+        fs::read_to_string(out.join(format!("{way}-0.5/config.toml"))).unwrap().parse().unwrap()
+    };
+    let want = [("fip", 0.25, 3, "dense", "null"), ("paper", 0.0, 1, "projected", "gradient")];
+    for (way, finish, refresh, anchor, step) in want {
+        let c = config(way);
+        assert_eq!((c["path"]["finish"].as_float(), c["path"]["refresh"].as_integer()), (Some(finish), Some(refresh)));
+        assert_eq!((c["objective"]["anchor"].as_str(), c["step"]["kind"].as_str()), (Some(anchor), Some(step)));
+        assert_eq!(c["optimization"]["clip"].as_float(), Some(0.5), "{way}");
+    }
+    let found = json(&out.join("frontier.json"));
+    for p in found["points"].as_array().unwrap() {
+        let steps = p["steps"].as_u64().unwrap();
+        assert_eq!(steps > 0, ["fip", "paper"].contains(&p["method"].as_str().unwrap()), "{p}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_frontier_goes_on_to_the_same_table() {
