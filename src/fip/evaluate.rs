@@ -152,6 +152,11 @@ impl Apart {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// The mean over positions that count, whatever example they are of: what the metric predicts.
+    pub fn mean(&self, kind: Distance) -> f64 {
+        let weighed = self.of(kind).iter().zip(&self.examples).map(|(d, (n, _))| d * *n as f64);
+        weighed.sum::<f64>() / self.examples.iter().map(|(n, _)| *n).sum::<usize>() as f64
+    }
     /// Of one kind.
     pub fn of(&self, kind: Distance) -> &[f64] {
         KINDS.iter().position(|k| *k == kind).map_or(&[], |i| &self.distances[i])
@@ -237,6 +242,14 @@ mod tests {
     use super::*;
     use crate::data::{self, Reading};
     use crate::fip::drift::hold;
+
+    #[test]
+    fn a_mean_over_positions_weighs_long_examples_more() {
+        let distances = std::array::from_fn(|_| vec![1.0, 2.0]);
+        let found = Apart { distances, flips: None, examples: vec![(1, 0), (3, 0)] };
+        assert_eq!(found.mean(Distance::Kl), 1.75);
+        assert!(Apart::default().mean(Distance::Kl).is_nan());
+    }
 
     #[test]
     fn logits_that_are_no_numbers_keep_no_limit() {

@@ -83,6 +83,8 @@ pub struct Run<'a> {
     stepper: Box<dyn Stepper>,
     finishing: Gradient,
     stored: Option<Stored>,
+    /// Whether the last step in the metric may be no minimum.
+    uncertain: bool,
     resumed: bool,
 }
 
@@ -180,6 +182,7 @@ impl<'a> Run<'a> {
             stepper,
             finishing,
             stored,
+            uncertain: false,
             resumed,
         })
     }
@@ -239,10 +242,15 @@ impl<'a> Run<'a> {
             let step = self.advance(feed)?;
             let missed = step.solve.clone().filter(|s| s.products > 0 && s.residual > MISSED);
             tell(step.into())?;
-            if let Some(s) = missed.filter(|_| !std::mem::replace(&mut self.state.warned, true)) {
-                let what = "a step in the metric missed its optimality system by";
-                let message =
-                    format!("{what} {:.2} after {} products; allow more with --products", s.residual, s.products);
+            let uncertain = std::mem::take(&mut self.uncertain);
+            if (missed.is_some() || uncertain) && !std::mem::replace(&mut self.state.warned, true) {
+                let what = match &missed {
+                    Some(s) => {
+                        format!("missed its optimality system by {:.2} after {} products", s.residual, s.products)
+                    }
+                    None => "may be no minimum: the metric's smallest eigenvalue was not found".into(),
+                };
+                let message = format!("a step in the metric {what}; allow more with --products");
                 tell(report::Warning { message }.into())?;
             }
             let last = self.state.step == self.steps();
@@ -394,6 +402,7 @@ impl<'a> Run<'a> {
         let seed = recipe.budget.seed;
         let given = Given { update, clip, goal, length, largest, seed };
         let taken = self.step_with(feed, recipe.step.metric_batches, false, &given)?;
+        self.uncertain = taken.solved.is_some_and(|s| s.uncertain);
         self.state.largest = taken.solved.map_or(0.0, |s| s.largest).to_bits();
         Ok(taken)
     }

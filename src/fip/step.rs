@@ -172,6 +172,8 @@ pub struct Solved {
     pub residual: f64,
     /// The hard case of equation 4.
     pub hard: bool,
+    /// Whether the products did not suffice to tell the metric's smallest eigenvalue: ψ may be no minimum.
+    pub uncertain: bool,
     /// Products with the metric, those for its largest eigenvalue and its diagonal left out.
     pub products: usize,
     /// ½ ψᵀ g ψ: the drift of the outputs by this step, to second order.

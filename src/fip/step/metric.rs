@@ -237,6 +237,7 @@ impl InMetric {
             mu: step.mu,
             residual: step.residual,
             hard: step.hard,
+            uncertain: !step.certain,
             products: step.products,
             drift: 0.5 * step.squared_speed,
             largest: top,
