@@ -113,8 +113,7 @@ pub struct StepFlags {
     #[arg(long, value_name = "BATCHES")]
     pub metric_batches: Option<u64>,
     /// Weight of the way to the projected network in an exact step, over the metric's largest eigenvalue, beside a
-    /// --distance-weight of 1: less keeps
-    /// the outputs more [default: 0.01]
+    /// --distance-weight of 1: less keeps the outputs more [default: 0.01]
     #[arg(long, value_name = "β")]
     pub beta: Option<f64>,
     /// What is added to the metric in a null step, over its largest eigenvalue: directions below it count as flat
