@@ -1,10 +1,12 @@
 //! Whole runs on a small network and drawn digits: exact zeros, held outputs, early stops, accumulation, failures.
 use fipk::data::{self, Batches, Dataset, Reading};
 use fipk::engine::{Clip, Engine, Host, Pattern, Pull, Update};
+use fipk::fip::observed::Drawn;
 use fipk::fip::recipe::{Anchor, Method, Preset, PullKind, Recipe};
 use fipk::fip::run::{Job, Outcome, Run};
 use fipk::fip::runner::Runner;
 use fipk::fip::step::{Given, Goal, Precondition, Seen, StepKind, Stepping};
+use fipk::geometry::{OnEngine, OutputMetric, Pullback, Space, Symmetric};
 use fipk::models::{Config, Head, Network};
 use fipk::ops::Distance;
 use fipk::params::{Layout, Role, Roles};
@@ -292,6 +294,126 @@ fn steps_in_the_metric_are_the_same_again() {
 }
 
 #[test]
+fn a_weight_of_the_distance_is_a_smaller_beta() {
+    let weights = |distance: f64, beta: f64| {
+        let mut r = in_metric(StepKind::Exact);
+        (r.objective.distance, r.step.beta, r.path.finish, r.budget.steps) = (distance, beta, 0.0, Some(10));
+        go(&r, &DENSE).unwrap().0.weights
+    };
+    let heavy = weights(4.0, 0.04);
+    assert!(heavy == weights(1.0, 0.01) && heavy != weights(1.0, 0.04));
+}
+
+/// The last layer alone: 250 weights, few enough for dense matrices.
+fn last_layer() -> Layout {
+    let params = network().params().unwrap();
+    let roles = Roles { freeze: vec!["fc1*".into(), "fc2*".into()], ..Roles::default() };
+    Layout::new(&params, &roles.resolve(&params).unwrap())
+}
+
+/// By how much a preconditioned exact step of the last layer moves it from `start` against `gradient`: the number of the
+/// step, and of its examples. β is 1, and the length 0.3 of the gradient's.
+fn preconditioned(start: &[f32], gradient: &[f32], step: u64, examples: usize) -> Vec<f64> {
+    let mut engine = Host::new(last_layer()).poisoned();
+    let [w, g, m] = [0; 3].map(|_| engine.zeros().unwrap());
+    engine.write(w, 0, start).unwrap();
+    engine.write(g, 0, gradient).unwrap();
+    let r = recipe(Method::Train);
+    let mut runner = Runner::new(Box::new(engine), network(), r.objective.clone());
+    let update = Update {
+        optimizer: r.optimization.rule(),
+        step,
+        learning_rate: 0.0,
+        gradient_scale: 1.0,
+        w,
+        g,
+        m,
+        v: None,
+        mask: None,
+        pull: Pull::None,
+        census: None,
+    };
+    let clip = Clip { mean: 1.0, limit: 0.0 };
+    let goal = Goal::Against { gradient: g, norm: 1.0 };
+    let given = Given { update: &update, clip: &clip, goal, length: 0.3, largest: Some(1.0), seed: 4 };
+    let how = Stepping {
+        kind: StepKind::Exact,
+        beta: 1.0,
+        solve_tolerance: 1e-6,
+        precondition: Precondition::Diagonal,
+        ..Stepping::default()
+    };
+    let batch = Batches::in_order(&**TRAIN, examples).unwrap().get(0).unwrap();
+    how.stepper().step(&mut runner, Seen { batch, anchor: None }, &given).unwrap();
+    let mut after = vec![0.0; start.len()];
+    runner.engine.read(w, 0, &mut after).unwrap();
+    after.iter().zip(start).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
+}
+
+#[test]
+fn a_preconditioned_step_is_the_dense_one_in_its_coordinates() {
+    let layout = last_layer();
+    let start = network().initial(&layout, 3);
+    let trained: Vec<usize> =
+        layout.spans().iter().filter(|s| s.role != Role::Frozen).flat_map(|s| s.range()).collect();
+    let n = trained.len();
+    assert_eq!(n, 250);
+    let mut rng = fipk::rng::Rng::new(8, 0);
+    let mut gradient = vec![0.0f32; start.len()];
+    trained.iter().for_each(|&i| gradient[i] = rng.normal());
+
+    // g column by column, of one example: its 10 rows give the diagonal exactly.
+    let mut engine = Host::new(last_layer());
+    let [w, unit, column] = [0; 3].map(|_| engine.zeros().unwrap());
+    engine.write(w, 0, &start).unwrap();
+    let network = network();
+    let batches = [Batches::in_order(&**TRAIN, 1).unwrap().get(0).unwrap()];
+    let drawn = Drawn { network: &network, batches: &batches };
+    let mut map = OnEngine::new(&mut engine, &drawn).unwrap();
+    assert_eq!(map.dim(), n);
+    let mut g = faer::Mat::<f64>::zeros(n, n);
+    for (j, &at) in trained.iter().enumerate() {
+        let mut numbers = vec![0.0f32; start.len()];
+        numbers[at] = 1.0;
+        map.engine().write(unit, 0, &numbers).unwrap();
+        Pullback::new(&mut map, &w, OutputMetric::Fisher).unwrap().apply(&unit, &mut { column }).unwrap();
+        map.engine().read(column, 0, &mut numbers).unwrap();
+        trained.iter().enumerate().for_each(|(i, &at)| g[(i, j)] = f64::from(numbers[at]));
+    }
+    let mean = (0..n).map(|i| g[(i, i)]).sum::<f64>() / n as f64;
+    let d: Vec<f64> = (0..n).map(|i| (g[(i, i)] + 0.1 * mean).powf(-0.5)).collect();
+
+    // ψ = D φ with (D g D + μ) φ = −½ D⁻¹ ∇L, and ‖φ‖ a share of ‖D⁻¹ ∇L‖.
+    let goal: Vec<f64> = trained.iter().zip(&d).map(|(&i, d)| f64::from(gradient[i]) / d).collect();
+    let length = 0.3 * goal.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let scaled = faer::Mat::from_fn(n, n, |i, j| 0.5 * d[i] * (g[(i, j)] + g[(j, i)]) * d[j]);
+    let found = scaled.self_adjoint_eigen(faer::Side::Lower).unwrap();
+    let (values, u) = (found.S().column_vector(), found.U());
+    let along: Vec<f64> = (0..n).map(|k| (0..n).map(|i| -0.5 * u[(i, k)] * goal[i]).sum()).collect();
+    let (mut low, mut high) = (1e-9, 1e9);
+    for _ in 0..200 {
+        let mu = 0.5 * (low + high);
+        let long = (0..n).map(|k| (along[k] / (values[k] + mu)).powi(2)).sum::<f64>().sqrt();
+        *(if long > length { &mut low } else { &mut high }) = mu;
+    }
+    let phi = |i: usize| (0..n).map(|k| u[(i, k)] * along[k] / (values[k] + low)).sum::<f64>();
+    let want: Vec<f64> = (0..n).map(|i| d[i] * phi(i)).collect();
+
+    let moved = preconditioned(&start, &gradient, 1, 1);
+    let off = trained.iter().zip(&want).map(|(&i, w)| (moved[i] - w).powi(2)).sum::<f64>();
+    let whole = want.iter().map(|w| w * w).sum::<f64>();
+    assert!((off / whole).sqrt() <= 1e-3, "{}", (off / whole).sqrt());
+    // The metric bends it: it is not the straight way.
+    let straight: f64 = trained.iter().zip(&want).map(|(&i, w)| -f64::from(gradient[i]) * w).sum();
+    let norm = gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    assert!(straight / (norm * whole.sqrt()) <= 0.999, "{}", straight / (norm * whole.sqrt()));
+
+    // Of more rows the diagonal is estimated, by other combinations of them in another step.
+    let of = |step| preconditioned(&start, &gradient, step, 16);
+    assert!(of(1) == of(1) && of(1) != of(2));
+}
+
+#[test]
 fn a_run_that_diverges_says_so() {
     let mut r = recipe(Method::Train);
     (r.optimization.learning_rate, r.optimization.clip, r.budget.epochs) = (1e30, 0.0, 2.0);
@@ -302,7 +424,7 @@ fn a_run_that_diverges_says_so() {
 #[test]
 fn recipes_that_make_no_sense_are_refused() {
     type Change = fn(&mut Recipe);
-    let changes: [(&str, Change); 13] = [
+    let changes: [(&str, Change); 17] = [
         ("--sparsity", |r| r.path.sparsity = 1.0),
         ("--sparsity", |r| r.path.sparsity = f64::NAN),
         ("--learning-rate", |r| r.optimization.learning_rate = 0.0),
@@ -315,6 +437,12 @@ fn recipes_that_make_no_sense_are_refused() {
         ("--metric-batches", |r| r.step.metric_batches = 0),
         ("--solve-tolerance", |r| r.step.solve_tolerance = 1.0),
         ("--metric-batches", |r| (r.step.kind, r.optimization.accumulation) = (StepKind::Exact, 2)),
+        ("--labels-weight", |r| (r.step.kind, r.objective.labels) = (StepKind::Null, 0.5)),
+        ("--output-metric euclidean", |r| (r.step.kind, r.objective.odist) = (StepKind::Exact, Distance::Euclidean)),
+        ("--output-metric fisher", |r| {
+            (r.step.kind, r.step.output_metric) = (StepKind::Exact, OutputMetric::Euclidean)
+        }),
+        ("--distance kl", |r| (r.step.kind, r.objective.odist) = (StepKind::Exact, Distance::Hellinger)),
         ("--step null", |r| (r.step.kind, r.method) = (StepKind::Null, Method::Gradual)),
     ];
     for (flag, change) in changes {

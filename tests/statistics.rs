@@ -1,8 +1,11 @@
 //! Running averages of batch norms along a run, against plain loops.
 use fipk::data::{Batch, Input, Targets, Values};
 use fipk::engine::{Engine, Host, Vector};
+use fipk::fip::drift::second_order;
+use fipk::fip::observed::Drawn;
 use fipk::fip::recipe::{BatchNorms, Objective};
 use fipk::fip::runner::Runner;
+use fipk::geometry::{OnEngine, OutputMetric, Pullback, Space};
 use fipk::models::{Config, Head, Network};
 use fipk::params::{Layout, Roles};
 use fipk::rng::Rng;
@@ -134,4 +137,40 @@ fn frozen_averages_stay_and_estimates_are_means_over_full_batches() {
     let none = [Ok(batches[2].clone())].into_iter();
     let refused = rig.runner.reestimate(rig.w, none).unwrap_err();
     assert!(refused.to_string().contains("no full batch"), "{refused}");
+}
+
+#[test]
+fn a_predicted_drift_is_one_mean_however_the_rows_are_batched() {
+    let mut rig = rig(BatchNorms::Frozen);
+    let engine = &mut *rig.runner.engine;
+    let other: Vec<f32> = rig.weights.iter().enumerate().map(|(i, w)| w + 0.01 * (i % 3) as f32).collect();
+    let w = engine.zeros().unwrap();
+    engine.write(w, 0, &other).unwrap();
+    let network = network();
+    // Batches that count differently: a mean over rows is none over batches.
+    let batches = [batch(4, 4, 1), batch(4, 1, 2)];
+    let drawn = Drawn { network: &network, batches: &batches };
+    let found = second_order(&mut *engine, &drawn, (rig.w, w), true).unwrap();
+    let mut map = OnEngine::new(&mut *engine, &drawn).unwrap();
+    let mut way = map.copied(&w).unwrap();
+    map.axpy(-1.0, &rig.w, &mut way).unwrap();
+    for (got, kind) in [(found.fisher.unwrap(), OutputMetric::Fisher), (found.euclidean, OutputMetric::Euclidean)] {
+        let want = 0.5 * Pullback::new(&mut map, &rig.w, kind).unwrap().squared(&way).unwrap();
+        assert!(want > 0.0 && (got - want).abs() <= 1e-9 * want, "{got} {want}");
+    }
+}
+
+#[test]
+fn a_direction_has_a_number_for_each_weight_that_is_trained() {
+    // 54 + 2 of the convolution, 4 of the norm and 9 of the classifier; the two running averages are no weights.
+    for (freeze, dim) in [(vec![], 69), (vec!["features.*".to_string()], 9)] {
+        let network = network();
+        let params = network.params().unwrap();
+        let roles = Roles { freeze, ..Roles::default() };
+        let mut engine = Host::new(Layout::new(&params, &roles.resolve(&params).unwrap()));
+        let batches = [batch(2, 2, 1)];
+        let drawn = Drawn { network: &network, batches: &batches };
+        let map = OnEngine::new(&mut engine, &drawn).unwrap();
+        assert_eq!(map.dim(), dim);
+    }
 }

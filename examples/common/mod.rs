@@ -9,7 +9,6 @@ use fipk::params::{Layout, Roles};
 use fipk::report::Recorder;
 use fipk::{Error, Result};
 use serde_json::json;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// A network on an engine, its weights, and data to look at its outputs on.
@@ -54,7 +53,7 @@ fn stored(model: &str, spec: &str) -> Result<Found> {
     let network = Network::new(folder.config.clone(), folder.head(None)?)?;
     let weights = network.load(&folder, &layout(&network)?, None)?;
     let reading = Reading {
-        tokenizer: Some(PathBuf::from(model)).filter(|_| network.max_tokens().is_some()),
+        tokenizer: Some(folder.dir.clone()).filter(|_| network.max_tokens().is_some()),
         labels: Some(folder.config.task().labels.clone()).filter(|labels| !labels.is_empty()),
         preprocess: data::Preprocess::load(&folder.dir)?,
         ..Reading::default()

@@ -6,6 +6,7 @@ use crate::fip::schedule::{Decay, Ramp};
 use crate::fip::step::{Precondition, StepKind};
 use crate::geometry::OutputMetric;
 use crate::ops::Distance;
+use crate::{Error, Result as Done};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -111,8 +112,8 @@ pub struct StepFlags {
     /// Batches that the metric is a mean over, drawn anew for every step [default: 1]
     #[arg(long, value_name = "BATCHES")]
     pub metric_batches: Option<u64>,
-    /// Weight of the way to the projected network in an exact step, over the metric's largest eigenvalue: less keeps
-    /// the outputs more [default: 0.01]
+    /// Weight of the way to the projected network in an exact step, over the metric's largest eigenvalue, beside a
+    /// --distance-weight of 1: less keeps the outputs more [default: 0.01]
     #[arg(long, value_name = "β")]
     pub beta: Option<f64>,
     /// What is added to the metric in a null step, over its largest eigenvalue: directions below it count as flat
@@ -141,6 +142,33 @@ impl StepFlags {
         set(&mut s.products, self.products);
         set(&mut s.solve_tolerance, self.solve_tolerance);
         set(&mut s.precondition, self.precondition);
+    }
+
+    /// Whether steps of this kind look at what is given; `pull` is whether a --pull is.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the first flag that would say nothing.
+    pub fn check(&self, kind: StepKind, pull: bool) -> Done<()> {
+        use StepKind::{Exact, Gradient, Null};
+        let both: &[StepKind] = &[Exact, Null];
+        let flags: [(&str, bool, &[StepKind]); 8] = [
+            ("--output-metric", self.output_metric.is_some(), both),
+            ("--metric-batches", self.metric_batches.is_some(), both),
+            ("--products", self.products.is_some(), both),
+            ("--solve-tolerance", self.solve_tolerance.is_some(), both),
+            ("--precondition", self.precondition.is_some(), both),
+            ("--beta", self.beta.is_some(), &[Exact]),
+            ("--damping", self.damping.is_some(), &[Null]),
+            ("--pull", pull, &[Gradient]),
+        ];
+        match flags.into_iter().find(|(_, given, kinds)| *given && !kinds.contains(&kind)) {
+            None => Ok(()),
+            Some((flag, _, kinds)) => {
+                let what = format!("--step {} does not look at it", kind.as_str());
+                let kinds: Vec<&str> = kinds.iter().map(|k| k.as_str()).collect();
+                Err(Error::usage(flag, what, format!("leave it out, or take --step {}", kinds.join(" or "))))
+            }
+        }
     }
 }
 

@@ -104,6 +104,24 @@ impl Way {
             _ => Preset::Fip,
         }
     }
+
+    /// What makes another way than FIP what it is stays so, whatever is asked of the path: its steps are the optimizer's, the
+    /// listing is the one printed, and what takes no path takes no step.
+    fn settle(self, s: &mut Settings) {
+        let own = self.preset().recipe(self.method(), s.budget.batch);
+        if self != Self::Fip {
+            s.step.kind = own.step.kind;
+        }
+        match self {
+            Self::Fip | Self::Gradual => {}
+            Self::Paper => {
+                let p = own.path;
+                (s.path.pull, s.path.ramp, s.path.refresh, s.path.finish) = (p.pull, p.ramp, p.refresh, p.finish);
+                (s.objective.anchor, s.objective.odist) = (own.objective.anchor, own.objective.odist);
+            }
+            Self::OneShot | Self::Random => s.path.finish = own.path.finish,
+        }
+    }
 }
 
 /// What a frontier is made of; in the `config.toml` of its folder.
@@ -157,15 +175,14 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
             let what = format!("scope {} has one sparsity, and no frontier", s.path.scope);
             return Err(Error::usage("--scope", what, "take global, layer, row or block:RxC"));
         }
-        if way.method() != Method::Fip {
-            // Baselines have steps of the optimizer alone.
-            s.step.kind = Default::default();
-        }
+        way.settle(&mut s);
         (s.model, s.path.sparsity) = (Some(model.clone()), sparsity);
         (s.arch, s.preprocessor, s.new_head) = (None, None, false);
         (s.data, s.eval_data) = (shared.data.clone(), shared.eval_data.clone());
         (s.max_length, s.image_size) = (shared.max_length, shared.image_size);
         (s.drift, s.store_path, s.frontier) = (None, None, None);
+        // A point that misses a requirement is a point of the frontier all the same.
+        s.require = Vec::new();
         set(&mut s.save_dtype, args.save_dtype);
         s.check(true)?;
         s.absolute()?;

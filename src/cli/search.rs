@@ -1,7 +1,7 @@
 //! `fipk sparsify --drift`: the highest sparsity that keeps a drift budget, and its certificate.
 //!
 //! Sparsities are halved in on, with a whole run each: only a run to the end has the network that would be stored. A
-//! sparsity counts as kept when the whole bootstrap interval of every limit keeps it on the examples of the choice. The
+//! sparsity counts as kept when the whole interval of every limit keeps it on the examples of the choice. The
 //! certificate is measured on the other half of the held-out examples.
 use super::device::open_engine;
 use super::globals::Context;
@@ -12,6 +12,7 @@ use super::runs::{METRICS, MODEL};
 use super::settings::Settings;
 use super::setup::Setup;
 use crate::engine::Vector;
+use crate::fip::drift::FEWEST;
 use crate::fip::drift::{Budget, Certificate, Estimate, Half, Held, Part, Subject, hold, second_order};
 use crate::fip::evaluate::{Apart, apart};
 use crate::fip::observed::Observed;
@@ -53,6 +54,9 @@ struct Tried {
     run: PathBuf,
     limits: Vec<Held>,
     kept: bool,
+    /// Where the run came to no end: a number stopped being finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diverged: Option<String>,
 }
 
 /// The two networks on one engine, the sparse one's weights written where they are looked at.
@@ -72,9 +76,12 @@ impl Search {
         let one = Settings { drift: None, store_path: None, require: Vec::new(), ..settings.clone() };
         let setup = Setup::new(one, context)?;
         let examples = setup.held_out.as_ref().map_or(0, |(data, _)| data.len());
-        if examples < 2 {
-            let what = format!("needs held-out examples, two at least, and there are {examples}");
-            return Err(Error::usage("--drift", what, "give --eval-data"));
+        if examples < 2 * FEWEST {
+            let what = format!(
+                "needs {} held-out examples, {FEWEST} to choose by and {FEWEST} for the certificate, and there are {examples}",
+                2 * FEWEST
+            );
+            return Err(Error::usage("--drift", what, "give more of them with --eval-data"));
         }
         if let (Head::Regression, Some(limit)) = (setup.network.head, budget.of_classes()) {
             let what = format!("{limit} compares classes, and this network gives one number");
@@ -151,7 +158,17 @@ impl Search {
         if !output.json {
             output.remark(format!("trying {} zeros", percent(sparsity)));
         }
-        complete(&self.setup, &run, out, inner(output))?;
+        match complete(&self.setup, &run, out, inner(output)) {
+            Ok(()) => {}
+            // A sparsity at which the run diverges is one that keeps nothing.
+            Err(e @ Error::NotFinite { .. }) => {
+                if !output.json {
+                    output.remark(format!("  not kept: {e}"));
+                }
+                return Ok(Tried { sparsity, run, limits: Vec::new(), kept: false, diverged: Some(e.to_string()) });
+            }
+            Err(e) => return Err(e),
+        }
         let limits = hold(&self.budget, &self.apart(looker, &run, Part::Choice)?, self.settings.budget.seed);
         let kept = limits.iter().all(|l| l.surely);
         if !output.json {
@@ -159,7 +176,7 @@ impl Search {
                 limits.iter().map(|l| format!("{} {}", l.limit.measure, shown(&l.estimate))).collect();
             output.remark(format!("  {}: {}", if kept { "kept" } else { "not kept" }, all.join(", ")));
         }
-        Ok(Tried { sparsity, run, limits, kept })
+        Ok(Tried { sparsity, run, limits, kept, diverged: None })
     }
 
     fn write_tried(&self, out: &Path, tried: &[Tried], best: Option<&Tried>) -> Result<()> {
@@ -221,7 +238,7 @@ impl Search {
                 missed.join(" and ")
             ))),
         };
-        let tables = [searched(tried), certified(&certificate)];
+        let tables = [searched(&self.budget, tried), certified(&certificate)];
         let (judged, metrics) = self.write_record(best, out, &tables, judged)?;
         let page = html::write(out)?;
         let output = context.output;
@@ -285,14 +302,15 @@ fn yes(kept: bool) -> String {
 }
 
 /// What was tried, fewest zeros first.
-fn searched(tried: &[Tried]) -> Table {
+fn searched(budget: &Budget, tried: &[Tried]) -> Table {
     let mut order: Vec<&Tried> = tried.iter().collect();
     order.sort_by(|a, b| a.sparsity.total_cmp(&b.sparsity));
     let mut columns = vec!["zeros".to_string()];
-    columns.extend(tried.iter().take(1).flat_map(|t| t.limits.iter().map(|l| l.limit.to_string())));
+    columns.extend(budget.limits().iter().map(ToString::to_string));
     columns.push("kept".into());
     let row = |t: &&Tried| {
-        let cells = t.limits.iter().map(|l| shown(&l.estimate));
+        let measured = |i: usize| t.limits.get(i).map_or_else(|| "diverged".into(), |l| shown(&l.estimate));
+        let cells = (0..budget.limits().len()).map(measured);
         [percent(t.sparsity)].into_iter().chain(cells).chain([yes(t.kept)]).collect()
     };
     Table {

@@ -169,15 +169,24 @@ impl Settings {
         let has_batch = context.file.as_ref().and_then(|(_, t)| t.get("budget")?.get("batch")).is_some();
         let batch = batch.or(has_batch.then_some(given.budget.batch)).unwrap_or(if mlp { 64 } else { 16 });
         let preset = preset.unwrap_or(given.preset);
-        let mut recipe = preset.recipe(method.unwrap_or(given.method), batch);
-        if mlp {
-            recipe.optimization.learning_rate = 1e-3;
-        }
-        let mut settings = Self { preset, ..Self::default() };
-        settings.set_recipe(recipe);
+        let start = |preset: Preset, method: Method| {
+            let mut recipe = preset.recipe(method, batch);
+            if mlp {
+                recipe.optimization.learning_rate = 1e-3;
+            }
+            let mut settings = Self { preset, ..Self::default() };
+            settings.set_recipe(recipe);
+            settings
+        };
+        let way = (preset, method.unwrap_or(given.method));
+        let mut settings = start(way.0, way.1);
         if let Some((path, file)) = &context.file {
-            let mut table = to_table(&settings)?;
-            overlay(&mut table, file);
+            let (mut table, mut file) = (to_table(&settings)?, file.clone());
+            let named = ["method", "preset"].iter().any(|key| file.contains_key(*key));
+            if named && way != (given.preset, given.method) {
+                forget(&mut file, &to_table(&start(given.preset, given.method))?);
+            }
+            overlay(&mut table, &file);
             settings = from_table(path, table)?;
             settings.method = method.unwrap_or(settings.method);
             settings.preset = preset;
@@ -316,6 +325,17 @@ fn wrong(path: &Path, e: &toml::de::Error) -> Error {
     Error::usage(path.display().to_string(), e.message().replace('\n', " "), hint)
 }
 
+/// Takes out of a file what it has from the preset and method that it names, and not by choice: those of another way have
+/// their own.
+fn forget(file: &mut toml::Table, start: &toml::Table) {
+    for name in ["objective", "path", "optimization"] {
+        if let (Some(toml::Value::Table(have)), Some(toml::Value::Table(known))) = (file.get_mut(name), start.get(name))
+        {
+            *have = std::mem::take(have).into_iter().filter(|(key, value)| known.get(key) != Some(value)).collect();
+        }
+    }
+}
+
 /// Puts `over` on top of `base`, table by table.
 fn overlay(base: &mut toml::Table, over: &toml::Table) {
     for (key, value) in over {
@@ -357,6 +377,28 @@ mod tests {
         let text = s.to_toml().unwrap();
         let back = Settings::resolve(&context(&text), None, None, None, None).unwrap();
         assert_eq!(back, s, "{text}");
+    }
+
+    #[test]
+    fn another_way_takes_of_a_configuration_what_was_chosen_alone() {
+        let of = |toml: &str, method, preset| Settings::resolve(&context(toml), None, method, preset, None).unwrap();
+        let mut run = of("", None, None);
+        (run.path.sparsity, run.path.refresh, run.optimization.clip) = (0.8, 7, 0.3);
+        let text = run.to_toml().unwrap();
+        let ways = [
+            (Method::Gradual, Preset::Fip),
+            (Method::Fip, Preset::Paper),
+            (Method::OneShot, Preset::Fip),
+            (Method::Train, Preset::Fip),
+        ];
+        for (method, preset) in ways {
+            let mut want = preset.recipe(method, 16);
+            (want.path.sparsity, want.path.refresh, want.optimization.clip) = (0.8, 7, 0.3);
+            assert_eq!(of(&text, Some(method), Some(preset)).recipe(), want, "{method:?} {preset:?}");
+        }
+        assert_eq!(of(&text, Some(Method::Fip), Some(Preset::Fip)).recipe(), run.recipe());
+        // What names no way was chosen for all of them.
+        assert_eq!(of("[path]\nfinish = 0.5\n", Some(Method::Fip), Some(Preset::Paper)).path.finish, 0.5);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::settings::Settings;
 use super::setup::{self, Setup, Source};
 use crate::fip::drift::Budget;
 use crate::fip::recipe::{Method, Preset, Recipe};
+use crate::fip::step::Stepping;
 use crate::geometry::OutputMetric;
 use crate::models::Head;
 use crate::ops::Distance;
@@ -172,6 +173,15 @@ fn resolve(args: &Args, context: &Context) -> Result<Settings> {
     }
     settings.store_path = args.keep.store_path.clone().or(settings.store_path);
     settings.path_every = args.keep.path_every.or(settings.path_every);
+    for (flag, given, wants, there) in [
+        ("--path-every", args.keep.path_every.is_some(), "--path", settings.store_path.is_some()),
+        ("--drift-resolution", args.drift.drift_resolution.is_some(), "--drift", settings.drift.is_some()),
+    ] {
+        if given && !there {
+            let what = format!("it says something of {wants}, which is not given");
+            return Err(Error::usage(flag, what, format!("leave it out, or give {wants}")));
+        }
+    }
     args.out.apply(&mut settings);
     Ok(settings)
 }
@@ -199,6 +209,10 @@ pub fn resolved(
     }
     let mut recipe = settings.recipe();
     tuning.apply(&mut recipe);
+    tuning.step.check(recipe.step.kind, tuning.path.pull.is_some())?;
+    if recipe.step.in_metric() && tuning.step.output_metric.is_none() && !chosen("step", "output_metric") {
+        recipe.step.output_metric = Stepping::metric_of(recipe.objective.odist);
+    }
     settings.set_recipe(recipe);
     Ok(settings)
 }

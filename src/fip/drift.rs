@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+mod binomial;
 mod budget;
 mod certificate;
 mod half;
@@ -13,17 +14,19 @@ pub use budget::{Budget, Limit, Measure, Of};
 pub use certificate::{Certificate, SecondOrder, Subject, second_order};
 pub use half::{Half, Part};
 
+/// Fewer examples than this say too little for a bootstrap to be believed.
+pub const FEWEST: usize = 50;
 /// Resamples behind an interval, and the share of them that lies in it.
 pub const DRAWS: usize = 1000;
 pub const LEVEL: f64 = 0.95;
 /// The random stream of the resamples; the stream above it is that of the halves.
 const STREAM: u64 = 0xD21F7;
 
-/// What a measure was, and where its bootstrap interval of [`LEVEL`] lies.
+/// What a measure was, and where its interval of [`LEVEL`] lies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     pub value: f64,
-    /// By the percentiles of [`DRAWS`] resamples of the examples. For a largest value it is as wide as the sample shows,
+    /// Of flips, Clopper and Pearson's; of distances, by the percentiles of [`DRAWS`] resamples of the examples. For a largest value it is as wide as the sample shows,
     /// and says nothing of what lies beyond.
     pub low: f64,
     pub high: f64,
@@ -88,10 +91,21 @@ fn estimate(values: &[f64], which: Of, seed: u64) -> Estimate {
     Estimate { value, low: quantile(&drawn, tail), high: quantile(&drawn, 1.0 - tail) }
 }
 
+/// Of shares in 0..=1, exactly: resamples of a sample without a flip have none either, however few examples there are.
+fn share(values: &[f64]) -> Estimate {
+    let count: f64 = values.iter().sum();
+    let value = count / values.len() as f64;
+    if !value.is_finite() {
+        return Estimate { value, low: value, high: value };
+    }
+    let (low, high) = binomial::interval(count, values.len(), LEVEL);
+    Estimate { value, low, high }
+}
+
 /// What the examples say of a measure.
 pub fn measured(apart: &Apart, measure: Measure, seed: u64) -> Estimate {
     match measure {
-        Measure::Flips => estimate(apart.flips.as_deref().unwrap_or(&[]), Of::Mean, seed),
+        Measure::Flips => share(apart.flips.as_deref().unwrap_or(&[])),
         Measure::Distance(kind, which) => estimate(apart.of(kind), which, seed),
     }
 }
@@ -138,6 +152,16 @@ mod tests {
             held += usize::from(found.low <= 1.0 && 1.0 <= found.high);
         }
         assert!((176..=198).contains(&held), "{held} of 200");
+    }
+
+    #[test]
+    fn no_flip_among_few_examples_keeps_no_small_limit() {
+        let flips = |n: usize| Apart { flips: Some(vec![0.0; n]), ..Apart::default() };
+        let budget: Budget = "flips<=0.5%".parse().unwrap();
+        for (n, surely) in [(1, false), (100, false), (700, false), (800, true)] {
+            let held = &hold(&budget, &flips(n), 0)[0];
+            assert!(held.kept && held.surely == surely && held.estimate.value == 0.0, "{n}: {held:?}");
+        }
     }
 
     #[test]

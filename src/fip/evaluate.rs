@@ -152,6 +152,11 @@ impl Apart {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// The mean over positions that count, whatever example they are of: what the metric predicts.
+    pub fn mean(&self, kind: Distance) -> f64 {
+        let weighed = self.of(kind).iter().zip(&self.examples).map(|(d, (n, _))| d * *n as f64);
+        weighed.sum::<f64>() / self.examples.iter().map(|(n, _)| *n).sum::<usize>() as f64
+    }
     /// Of one kind.
     pub fn of(&self, kind: Distance) -> &[f64] {
         KINDS.iter().position(|k| *k == kind).map_or(&[], |i| &self.distances[i])
@@ -214,16 +219,56 @@ fn each_apart(
         for sample in 0..batch.examples.len() {
             let rows: Vec<usize> = (sample * per_sample..(sample + 1) * per_sample).filter(|&r| counts[r]).collect();
             let line = |x: &[f32], r: usize| x[r * outputs..(r + 1) * outputs].to_vec();
+            // What is not a number has no distance, and no first class.
+            let real = |&&r: &&usize| line(&z, r).iter().chain(&line(&t, r)).all(|v| v.is_finite());
+            let finite = rows.iter().all(|r| real(&r));
             for (kind, found) in KINDS.iter().zip(&mut found.distances) {
                 let total: f64 = rows.iter().map(|&r| row(*kind, &line(&z, r), &line(&t, r))).sum();
-                found.push(total / rows.len().max(1) as f64);
+                found.push(if finite { total / rows.len().max(1) as f64 } else { f64::NAN });
             }
-            let same = rows.iter().filter(|&&r| argmax(&line(&z, r)) == argmax(&line(&t, r))).count();
+            let first = |x: &[f32], r: usize| argmax(&line(x, r));
+            let same = rows.iter().filter(real).filter(|&&r| first(&z, r) == first(&t, r)).count();
             found.examples.push((rows.len(), same));
             if let Some(flips) = &mut found.flips {
-                flips.push(1.0 - same as f64 / rows.len().max(1) as f64);
+                flips.push(if finite { 1.0 - same as f64 / rows.len().max(1) as f64 } else { f64::NAN });
             }
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{self, Reading};
+    use crate::fip::drift::hold;
+
+    #[test]
+    fn a_mean_over_positions_weighs_long_examples_more() {
+        let distances = std::array::from_fn(|_| vec![1.0, 2.0]);
+        let found = Apart { distances, flips: None, examples: vec![(1, 0), (3, 0)] };
+        assert_eq!(found.mean(Distance::Kl), 1.75);
+        assert!(Apart::default().mean(Distance::Kl).is_nan());
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_keep_no_limit() {
+        let data = data::load(&"digits:3".parse().unwrap(), "test", &Reading::default()).unwrap();
+        let head = Head::Classification { labels: 10 };
+        // Both put class 0 first wherever there are numbers.
+        let numbers: Vec<f32> = (0..30).map(|i| if i % 10 == 0 { 1.0 } else { 0.0 }).collect();
+        for (place, value) in [(10, f32::NAN), (15, f32::NAN), (12, f32::INFINITY)] {
+            let mut broken = numbers.clone();
+            broken[place] = value;
+            for swap in [false, true] {
+                let (a, b) = if swap { (&broken, &numbers) } else { (&numbers, &broken) };
+                let found = apart(&*data, 3, head, |_| Ok(a.clone()), |_| Ok(b.clone())).unwrap();
+                let flips = found.flips.as_ref().unwrap();
+                assert!(flips[0] == 0.0 && flips[1].is_nan() && flips[2] == 0.0, "{flips:?}");
+                assert_eq!(found.examples, [(1, 1), (1, 0), (1, 1)]);
+                let held = hold(&"flips<=100%,kl<=1e9,euclidean.max<=1e9".parse().unwrap(), &found, 0);
+                assert!(held.iter().all(|h| !h.kept && !h.surely), "{held:?}");
+            }
+        }
+    }
 }

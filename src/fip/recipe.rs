@@ -2,6 +2,7 @@
 use super::schedule::{Decay, Ramp};
 use super::step::{StepKind, Stepping};
 use crate::engine::{Optimizer, Pattern};
+use crate::ops::Distance;
 use crate::params::Roles;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -348,6 +349,29 @@ impl Recipe {
             let what = "a step in the metric is no mean of gradients";
             return Err(Error::usage(step, what, "give --metric-batches in place of --accumulation"));
         }
-        Ok(())
+        if self.objective.labels > 0.0 {
+            let what = format!("{step} has no loss on labels, got a weight of {}", self.objective.labels);
+            return Err(Error::usage("--labels-weight", what, "give 0, or take --step gradient"));
+        }
+        self.check_distance()
+    }
+
+    /// An exact step takes back the distance that its metric is the second order of: no multiple, and no other.
+    fn check_distance(&self) -> Result<()> {
+        let (distance, metric) = (self.objective.odist, self.step.output_metric);
+        let fits = match distance {
+            Distance::Kl | Distance::Euclidean => metric == Stepping::metric_of(distance),
+            Distance::Bhattacharyya | Distance::Hellinger => false,
+        };
+        if self.step.kind != StepKind::Exact || self.objective.distance == 0.0 || fits {
+            return Ok(());
+        }
+        let hint = match distance {
+            Distance::Euclidean => "give --output-metric euclidean",
+            Distance::Kl => "give --output-metric fisher",
+            _ => "take --distance kl with --output-metric fisher, or euclidean with euclidean",
+        };
+        let what = format!("an exact step in the {} metric does not hold this distance", metric.as_str());
+        Err(Error::usage(format!("--distance {distance}"), what, hint))
     }
 }

@@ -83,6 +83,8 @@ pub struct Run<'a> {
     stepper: Box<dyn Stepper>,
     finishing: Gradient,
     stored: Option<Stored>,
+    /// Whether the last step in the metric may be no minimum.
+    uncertain: bool,
     resumed: bool,
 }
 
@@ -180,6 +182,7 @@ impl<'a> Run<'a> {
             stepper,
             finishing,
             stored,
+            uncertain: false,
             resumed,
         })
     }
@@ -239,10 +242,15 @@ impl<'a> Run<'a> {
             let step = self.advance(feed)?;
             let missed = step.solve.clone().filter(|s| s.products > 0 && s.residual > MISSED);
             tell(step.into())?;
-            if let Some(s) = missed.filter(|_| !std::mem::replace(&mut self.state.warned, true)) {
-                let what = "a step in the metric missed its optimality system by";
-                let message =
-                    format!("{what} {:.2} after {} products; allow more with --products", s.residual, s.products);
+            let uncertain = std::mem::take(&mut self.uncertain);
+            if (missed.is_some() || uncertain) && !std::mem::replace(&mut self.state.warned, true) {
+                let what = match &missed {
+                    Some(s) => {
+                        format!("missed its optimality system by {:.2} after {} products", s.residual, s.products)
+                    }
+                    None => "may be no minimum: the metric's smallest eigenvalue was not found".into(),
+                };
+                let message = format!("a step in the metric {what}; allow more with --products");
                 tell(report::Warning { message }.into())?;
             }
             let last = self.state.step == self.steps();
@@ -330,7 +338,7 @@ impl<'a> Run<'a> {
             }
         };
         let done = stepped.updated;
-        self.check(&done)?;
+        self.check(&done, in_metric)?;
         self.census = done.census;
         self.state.pruned_squares = done.pruned_squares.to_bits();
         self.state.squares = done.prunable_squares.to_bits();
@@ -394,6 +402,7 @@ impl<'a> Run<'a> {
         let seed = recipe.budget.seed;
         let given = Given { update, clip, goal, length, largest, seed };
         let taken = self.step_with(feed, recipe.step.metric_batches, false, &given)?;
+        self.uncertain = taken.solved.is_some_and(|s| s.uncertain);
         self.state.largest = taken.solved.map_or(0.0, |s| s.largest).to_bits();
         Ok(taken)
     }
@@ -434,16 +443,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn check(&self, done: &Updated) -> Result<()> {
+    fn check(&self, done: &Updated, in_metric: bool) -> Result<()> {
         if done.squares.is_finite() {
             return Ok(());
         }
         let step = self.state.step + 1;
-        Err(Error::not_finite(
-            format!("step {step}"),
-            "a weight",
-            "lower --learning-rate, or set --clip 1; the last checkpoint is whole",
-        ))
+        let hint = match in_metric {
+            true => "take shorter steps, with a smaller --lambda or a larger --refresh; the last checkpoint is whole",
+            false => "lower --learning-rate, or set --clip 1; the last checkpoint is whole",
+        };
+        Err(Error::not_finite(format!("step {step}"), "a weight", hint))
     }
 
     fn save(&mut self) -> Result<()> {

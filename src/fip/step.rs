@@ -12,6 +12,7 @@ use super::runner::{Losses, Runner};
 use crate::data::Batch;
 use crate::engine::{Clip, Stepped, Update, Vector};
 use crate::geometry::OutputMetric;
+use crate::ops::Distance;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,7 @@ pub struct Stepping {
     pub output_metric: OutputMetric,
     /// Batches that the metric is a mean over, drawn anew for every step.
     pub metric_batches: u64,
-    /// Of the exact step: β over the metric's largest eigenvalue.
+    /// Of the exact step: β over the metric's largest eigenvalue, where the distance has a weight of 1.
     pub beta: f64,
     /// Of the null step: μ over the metric's largest eigenvalue.
     pub damping: f64,
@@ -90,6 +91,14 @@ impl Stepping {
         match self.kind {
             StepKind::Gradient => Box::new(Gradient::default()),
             StepKind::Exact | StepKind::Null => Box::new(InMetric::new(self.clone())),
+        }
+    }
+
+    /// The metric that a distance of outputs has as its second order, up to a factor.
+    pub const fn metric_of(distance: Distance) -> OutputMetric {
+        match distance {
+            Distance::Euclidean => OutputMetric::Euclidean,
+            Distance::Kl | Distance::Bhattacharyya | Distance::Hellinger => OutputMetric::Fisher,
         }
     }
 
@@ -163,6 +172,8 @@ pub struct Solved {
     pub residual: f64,
     /// The hard case of equation 4.
     pub hard: bool,
+    /// Whether the products did not suffice to tell the metric's smallest eigenvalue: ψ may be no minimum.
+    pub uncertain: bool,
     /// Products with the metric, those for its largest eigenvalue and its diagonal left out.
     pub products: usize,
     /// ½ ψᵀ g ψ: the drift of the outputs by this step, to second order.

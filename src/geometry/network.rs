@@ -204,8 +204,9 @@ impl<S: Samples> Space for OnEngine<'_, S> {
     type Vector = Vector;
 
     fn dim(&self) -> usize {
+        // Running statistics are frozen, and no parameters.
         let layout = self.engine.layout();
-        layout.parameters() - layout.count(Role::Frozen)
+        layout.count(Role::Prunable) + layout.count(Role::Free)
     }
 
     fn zeros(&mut self) -> Result<Vector> {

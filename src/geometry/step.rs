@@ -22,6 +22,9 @@ pub struct Step<V> {
     /// The hard case: b has nothing along the smallest eigenvalue, and a step of this length needs a vector of its
     /// eigenspace beside the damped solution.
     pub hard: bool,
+    /// Whether μ is known to be at least −λ_min, as it must: false where the search for the smallest eigenvalue ran out of
+    /// products.
+    pub certain: bool,
     /// Products with the metric.
     pub products: usize,
 }
@@ -103,7 +106,7 @@ pub fn null<M: Map>(
     map.scale(epsilon.sqrt() / norm, &mut psi)?;
     // Rounding may leave a little below nothing.
     let squared_speed = (speed * epsilon / (norm * norm)).max(0.0);
-    Ok(Step { psi, mu, squared_speed, residual, hard: false, products })
+    Ok(Step { psi, mu, squared_speed, residual, hard: false, certain: true, products })
 }
 
 /// ‖(g + μI) ψ − b‖ / ‖b‖, and ψᵀ g ψ.

@@ -91,10 +91,20 @@ fn budgets_that_cannot_be_kept_or_read_say_so() {
     let out = dir.path().join("none");
     let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--steps", "4", "--out", text(&out), "-q"];
     let none =
-        fipk(&[&args[..], &["--eval-data", "digits:40", "--drift", "kl<=0", "--drift-resolution", "0.9"]].concat());
+        fipk(&[&args[..], &["--eval-data", "digits:120", "--drift", "kl<=0", "--drift-resolution", "0.9"]].concat());
     assert!(none.code == Some(3) && none.stderr.contains("kl<=0"), "{}", none.stderr);
     assert_eq!(json(&out.join("search.json"))["tried"].as_array().unwrap().len(), 2);
     assert!(!out.join("model").exists());
+
+    // A run that diverges keeps nothing, and the search goes on.
+    let wild = dir.path().join("wild");
+    let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--steps", "4", "--out", text(&wild)];
+    let more = ["--eval-data", "digits:120", "--drift", "kl<=9", "--drift-resolution", "0.9"];
+    let ran = fipk(&[&args[..], &more, &["--learning-rate", "1e30", "--clip", "0"]].concat());
+    assert!(ran.code == Some(3) && ran.stderr.contains("not finite"), "{}", ran.stderr);
+    let found = json(&wild.join("search.json"));
+    let tried = found["tried"].as_array().unwrap();
+    assert!(tried.len() == 2 && tried.iter().all(|t| t["kept"] == false && t["diverged"].is_string()), "{found}");
 
     let other = dir.path().join("other");
     let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--out", text(&other)];
@@ -103,6 +113,7 @@ fn budgets_that_cannot_be_kept_or_read_say_so() {
         let ran = fipk(&with(&["--drift", budget]));
         assert!(ran.code == Some(2) && ran.stderr.contains(says), "{budget}: {}", ran.stderr);
     }
+    fails(&with(&["--drift", "kl<=0.1", "--eval-data", "digits:99"]), 2, &["--drift", "100", "50", "99"]);
     fails(&with(&["--drift", "kl<=0.1", "--eval-data", "none"]), 2, &["--drift", "--eval-data"]);
     fails(&with(&["--drift", "kl<=0.1", "--scope", "2:4"]), 2, &["--drift", "2:4"]);
     fails(&with(&["--drift", "kl<=0.1", "--path", "p"]), 2, &["--path"]);
@@ -162,6 +173,35 @@ fn a_frontier_has_a_run_a_point_and_one_table() {
     fails(&frontier(text(&model), text(&out)), 2, &["--overwrite"]);
     let refused = [&frontier(text(&model), "elsewhere")[..], &["--scope", "2:4"]].concat();
     fails(&refused, 2, &["--scope"]);
+}
+
+#[test]
+fn the_ways_of_a_frontier_stay_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(dir.path());
+    let (out, file) = (dir.path().join("frontier"), dir.path().join("asked.toml"));
+    // No point meets the requirement, which is none of a frontier's.
+    let asked = "require = [\"loss<=0\"]\n[path]\nfinish = 0.25\n[optimization]\nclip = 0.5\n";
+    fs::write(&file, asked).unwrap();
+    let args = ["frontier", "--model", text(&model), "--data", "digits:64", "--eval-data", "digits:50", "--steps", "8"];
+    let more = ["--sparsities", "0.5", "--methods", "fip,paper,one-shot,random", "--refresh", "3", "--anchor", "dense"];
+    let last = ["--step", "null", "--config", text(&file), "--out", text(&out), "-q"];
+    done(&[&args[..], &more, &last].concat());
+    let config = |way: &str| -> toml::Table {
+        fs::read_to_string(out.join(format!("{way}-0.5/config.toml"))).unwrap().parse().unwrap()
+    };
+    let want = [("fip", 0.25, 3, "dense", "null"), ("paper", 0.0, 1, "projected", "gradient")];
+    for (way, finish, refresh, anchor, step) in want {
+        let c = config(way);
+        assert_eq!((c["path"]["finish"].as_float(), c["path"]["refresh"].as_integer()), (Some(finish), Some(refresh)));
+        assert_eq!((c["objective"]["anchor"].as_str(), c["step"]["kind"].as_str()), (Some(anchor), Some(step)));
+        assert_eq!(c["optimization"]["clip"].as_float(), Some(0.5), "{way}");
+    }
+    let found = json(&out.join("frontier.json"));
+    for p in found["points"].as_array().unwrap() {
+        let steps = p["steps"].as_u64().unwrap();
+        assert_eq!(steps > 0, ["fip", "paper"].contains(&p["method"].as_str().unwrap()), "{p}");
+    }
 }
 
 #[cfg(unix)]

@@ -105,7 +105,7 @@ fn steps_are_named_and_bad_ones_refused() {
     let out = dir.path().join("run");
     let args = ["sparsify", "--model", text(&model), "--data", "digits:100", "--sparsity", "0.5", "--out", text(&out)];
     let with = |more: &[&'static str]| [&args[..], more].concat();
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&["--step", "exact", "--beta", "0"], &["--beta", "above 0"]),
         (&["--step", "null", "--damping", "NaN"], &["--damping", "NaN"]),
         (&["--step", "exact", "--products", "0"], &["--products", "at least 1"]),
@@ -113,6 +113,23 @@ fn steps_are_named_and_bad_ones_refused() {
         (&["--step", "exact", "--accumulation", "2"], &["--metric-batches"]),
         (&["--step", "null", "--method", "gradual"], &["--step null", "--method fip"]),
         (&["--step", "exact", "--batch-norm", "running"], &["--step exact", "frozen"]),
+        (&["--step", "exact", "--labels-weight", "0.5"], &["--labels-weight", "--step gradient"]),
+        (&["--step", "exact", "--distance", "hellinger"], &["--distance hellinger", "--distance kl"]),
+        (&["--step", "exact", "--output-metric", "euclidean"], &["--distance kl", "--output-metric fisher"]),
+        // What would say nothing.
+        (&["--beta", "1"], &["--beta", "--step exact"]),
+        (&["--damping", "1"], &["--damping", "--step null"]),
+        (&["--output-metric", "fisher"], &["--output-metric", "--step exact or null"]),
+        (&["--metric-batches", "2"], &["--metric-batches", "--step exact or null"]),
+        (&["--products", "9"], &["--products", "--step exact or null"]),
+        (&["--solve-tolerance", "0.1"], &["--solve-tolerance", "--step exact or null"]),
+        (&["--precondition", "none"], &["--precondition", "--step exact or null"]),
+        (&["--step", "null", "--beta", "1"], &["--beta", "--step exact"]),
+        (&["--step", "exact", "--damping", "1"], &["--damping", "--step null"]),
+        (&["--step", "exact", "--pull", "l2"], &["--pull", "--step gradient"]),
+        (&["--step", "null", "--pull", "prox"], &["--pull", "--step gradient"]),
+        (&["--path-every", "5"], &["--path-every", "--path"]),
+        (&["--drift-resolution", "0.1"], &["--drift-resolution", "--drift"]),
     ];
     for (more, says) in cases {
         fails(&with(more), 2, says);
@@ -137,6 +154,12 @@ fn steps_are_named_and_bad_ones_refused() {
     let warnings: Vec<&Value> = events.iter().filter(|e| e["event"] == "warning").collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0]["message"].as_str().unwrap().contains("--products"), "{}", warnings[0]);
+
+    // The metric goes with the distance.
+    let more = ["--step", "exact", "--distance", "euclidean", "--steps", "4", "--refresh", "2", "--overwrite", "-q"];
+    done(&with(&more));
+    let config = fs::read_to_string(out.join("config.toml")).unwrap();
+    assert!(config.contains("output_metric = \"euclidean\""), "{config}");
 
     let plan = |kind: &str| -> Value {
         let args = ["plan", "--model", text(&model), "--step", kind, "--memory", "80GiB", "--json"];

@@ -97,6 +97,25 @@ fn the_hard_case_is_flagged_and_has_the_right_length() {
 }
 
 #[test]
+fn too_few_products_for_the_smallest_eigenvalue_are_told() {
+    // 32 weights under 80 outputs, and a step so long that μ < 0.
+    let mut map = Exact::new(inputs(40, 3, 1), 40, tanh([3, 5, 2]));
+    let w = map.weights(2);
+    let (values, _) = eigen(&map.dense(&w));
+    let (smallest, largest) = (values[0], values[values.len() - 1]);
+    let gradient = normal(map.dim(), 3);
+    let mut step = |products: usize| {
+        let accuracy = Accuracy { tolerance: 1e-11, products };
+        let goal = Goal { beta: 0.7, epsilon: 1e4, accuracy, seed: 7 };
+        exact_step(&mut map, &w, EUCLIDEAN, &gradient, &goal).unwrap()
+    };
+    // Twelve do not find it, and four times as many are all there are.
+    let found = step(12);
+    assert!(found.certain && found.mu + smallest >= -1e-9 * largest, "{} {smallest}", found.mu);
+    assert!(!step(3).certain);
+}
+
+#[test]
 fn a_null_step_is_a_filtered_direction() {
     let mut map = Exact::new(inputs(4, 5, 1), 4, tanh([5, 9, 3]));
     let w = map.weights(2);

@@ -3,21 +3,25 @@ use super::{Budget, Estimate, Held, hold, measured, quantiles};
 use super::{DRAWS, LEVEL, Measure};
 use crate::engine::{Engine, Vector};
 use crate::fip::evaluate::Apart;
-use crate::geometry::{OnEngine, OutputMetric, Pullback, Samples, Space};
+use crate::geometry::{Batch, Kept, OnEngine, OutputMetric, Pullback, Samples};
+use crate::graph::Graph;
+use crate::ops::Distance;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 const STATEMENT: &str = "Statistical, not a guarantee: what was measured on the held-out examples that had no part in the choice of \
-                         the sparsity. It speaks of inputs drawn like them, within the intervals, and of no single input. An \
-                         interval holds the value of the population in about 95 of 100 such samples, and less often for \
-                         extreme quantiles; of a largest value it says nothing beyond the sample.";
+                         the sparsity. It speaks of inputs drawn like them, within the intervals, and of no single input. The \
+                         interval of flips (Clopper and Pearson) holds the value of the population in at least 95 of 100 \
+                         such samples. The others are bootstrapped: a mean's holds it in about 95 of 100, less often where \
+                         a few examples have most of the drift, and less often still for extreme quantiles; of a largest \
+                         value it says nothing beyond the sample. Each interval is of its own limit, not of all at once.";
 
 /// ½ Δᵀ g Δ of the whole way Δ = w − w_dense, the metric taken at the dense network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Predicted {
     pub predicted: f64,
-    /// The mean distance that the metric is the second order of.
+    /// The mean distance that the metric is the second order of, over the same positions.
     pub measured: f64,
     /// Measured over predicted: near 1 where the way is short enough for the second order to say something.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,7 +38,24 @@ pub struct SecondOrder {
     pub euclidean: f64,
 }
 
-/// The second-order drift of the way from `dense` to `w` on the samples.
+/// One batch of samples.
+struct One<'a, S>(&'a S, usize);
+
+impl<S: Samples> Samples for One<'_, S> {
+    type Shape = S::Shape;
+    fn len(&self) -> usize {
+        1
+    }
+    fn get(&self, _: usize) -> Result<Batch<S::Shape>> {
+        self.0.get(self.1)
+    }
+    fn graph(&self, shape: S::Shape) -> Result<Graph> {
+        self.0.graph(shape)
+    }
+}
+
+/// The second-order drift of the way from `dense` to `w` on the samples, a mean over rows that count. Batch after batch:
+/// no more outputs than those of one are held.
 ///
 /// # Errors
 /// [`Error::NotFinite`]; what engine and data say.
@@ -44,21 +65,33 @@ pub fn second_order<S: Samples>(
     (dense, w): (Vector, Vector),
     classes: bool,
 ) -> Result<SecondOrder> {
-    let mut map = OnEngine::new(engine, samples)?;
-    let mut way = map.copied(&w)?;
-    map.axpy(-1.0, &dense, &mut way)?;
-    let mut of = |kind| {
-        let drift = 0.5 * Pullback::new(&mut map, &dense, kind)?.squared(&way)?;
-        match drift.is_finite() {
-            true => Ok(drift),
-            false => Err(Error::not_finite("drift", "the second-order drift", "look at the weights and the data")),
+    let way = engine.zeros()?;
+    engine.copy(w, way)?;
+    engine.axpy(-1.0, dense, way)?;
+    let (mut kept, mut rows, mut fisher, mut euclidean) = (Kept::default(), 0.0, 0.0, 0.0);
+    for nth in 0..samples.len() {
+        let counted = samples.get(nth)?.counted() as f64;
+        if counted == 0.0 {
+            continue;
         }
+        let one = One(samples, nth);
+        let mut map = OnEngine::with(&mut *engine, &one, kept)?;
+        let mut of = |kind| Ok::<_, Error>(0.5 * counted * Pullback::new(&mut map, &dense, kind)?.squared(&way)?);
+        euclidean += of(OutputMetric::Euclidean)?;
+        if classes {
+            fisher += of(OutputMetric::Fisher)?;
+        }
+        (kept, rows) = (map.keep(), rows + counted);
+    }
+    let mean = |sum: f64| match (sum / rows).is_finite() {
+        true => Ok(sum / rows),
+        false => Err(Error::not_finite("drift", "the second-order drift", "look at the weights and the data")),
     };
-    let fisher = if classes { Some(of(OutputMetric::Fisher)?) } else { None };
-    Ok(SecondOrder { fisher, euclidean: of(OutputMetric::Euclidean)? })
+    let fisher = if classes { Some(mean(fisher)?) } else { None };
+    Ok(SecondOrder { fisher, euclidean: mean(euclidean)? })
 }
 
-/// How the intervals were made.
+/// How the intervals of distances were made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Bootstrap {
     draws: usize,
@@ -110,12 +143,12 @@ impl Certificate {
         let seed = of.seed;
         let limits = hold(budget, apart, seed);
         let found = quantiles(apart, seed);
-        let pair = |predicted: f64, kind: &str| {
-            let measured = found.get(kind).and_then(|q| q.get("mean")).map_or(f64::NAN, |e| e.value);
+        let pair = |predicted: f64, kind: Distance| {
+            let measured = apart.mean(kind);
             Predicted { predicted, measured, ratio: (predicted > 0.0).then(|| measured / predicted) }
         };
-        let mut second_order = BTreeMap::from([("euclidean", pair(predicted.euclidean, "euclidean"))]);
-        second_order.extend(predicted.fisher.map(|p| ("fisher", pair(p, "kl"))));
+        let mut second_order = BTreeMap::from([("euclidean", pair(predicted.euclidean, Distance::Euclidean))]);
+        second_order.extend(predicted.fisher.map(|p| ("fisher", pair(p, Distance::Kl))));
         Self {
             statement: STATEMENT,
             budget: budget.clone(),

@@ -1,8 +1,9 @@
 //! Steps that are solved for in the metric of the batches looked at: equations 3 and 4.
 //!
 //! The exact step minimises ψᵀ g ψ + β ψᵀ ∇L on a sphere, with L the goal's. To the goal's gradient comes that of the distance
-//! to the anchor, (2/β) ∇odist, weighed as in the objective: ψᵀ g ψ + 2 ψᵀ ∇odist is twice the second-order change of the
-//! distance, so that a step takes back what earlier ones let drift. The null step has no L and takes back nothing.
+//! to the anchor, (2/β) ∇odist, with the distance that g is the second order of: ψᵀ g ψ + 2 ψᵀ ∇odist is twice the second-order
+//! change of that distance, so that a step takes back what earlier ones let drift. A weight d of the distance in the objective
+//! weighs both terms, which is a β of β/d. The null step has no L and takes back nothing.
 use super::{Given, Goal, Precondition, Seen, Solved, StepKind, Stepper, Stepping, Taken};
 use crate::data::Batch;
 use crate::engine::{Stepped, Updated, Vector};
@@ -23,6 +24,8 @@ use crate::{Error, Result};
 /// Random combinations of rows that the diagonal of g is estimated from, and what is added to it over its mean.
 const PROBES: usize = 16;
 const FLOOR: f64 = 0.1;
+/// Spreads a step's number over the bits of a seed: odd, near 2⁶⁴ over the golden ratio.
+const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Products that the largest eigenvalue is looked for with: it sets a scale, and need not be known well.
 const SCALE: usize = 10;
 
@@ -37,6 +40,12 @@ impl InMetric {
     pub fn new(how: Stepping) -> Self {
         Self { how, seen: Vec::new(), kept: Kept::default() }
     }
+}
+
+/// What takes the outputs back to the anchor: the gradient of the distance with respect to them, and its weight.
+struct Restoring {
+    residual: Vec<f64>,
+    weight: f64,
 }
 
 /// Outputs of a step's batches and those they are held to, rows that count alone.
@@ -113,11 +122,11 @@ impl Stepper for InMetric {
             }
             losses = Losses { loss: distance, distance: Some(distance), labels: None };
             let residual = outputs.residual(self.how.output_metric, &z);
-            restoring = Some(residual.into_iter().map(|u| u * objective.distance).collect::<Vec<f64>>());
+            restoring = Some(Restoring { residual, weight: objective.distance });
         }
         let solved = match given.length > 0.0 {
             false => Solved { largest: given.largest.unwrap_or(0.0), ..Solved::default() },
-            true => self.solve(&mut map, w, restoring.as_deref(), given)?,
+            true => self.solve(&mut map, w, restoring.as_ref(), given)?,
         };
         let updated = norms(&mut map, given)?;
         self.kept = map.keep();
@@ -131,7 +140,13 @@ impl Stepper for InMetric {
 
 impl InMetric {
     /// w += ψ, solved for in the coordinates that are asked for.
-    fn solve(&self, map: &mut OnEngine<Drawn>, w: Vector, restoring: Option<&[f64]>, given: &Given) -> Result<Solved> {
+    fn solve(
+        &self,
+        map: &mut OnEngine<Drawn>,
+        w: Vector,
+        restoring: Option<&Restoring>,
+        given: &Given,
+    ) -> Result<Solved> {
         let kind = self.how.output_metric;
         if self.how.precondition == Precondition::None {
             let goal = self.goal(map, None, given)?;
@@ -140,7 +155,9 @@ impl InMetric {
             map.recycle(psi);
             return Ok(solved);
         }
-        let mut d = diagonal(map, &w, kind, PROBES, given.seed)?;
+        // Other combinations of rows in every step: the estimate's errors do not add up along a path.
+        let seed = given.seed ^ given.update.step.wrapping_mul(STRIDE);
+        let mut d = diagonal(map, &w, kind, PROBES, seed)?;
         inverse_root(map, &mut d, FLOOR)?;
         let goal = self.goal(map, Some(&d), given)?;
         let (solved, mut psi) = self.sphere(&mut Scaled::new(map, &d), w, goal, restoring, given)?;
@@ -179,7 +196,7 @@ impl InMetric {
         map: &mut M,
         w: Vector,
         mut goal: Vector,
-        restoring: Option<&[f64]>,
+        restoring: Option<&Restoring>,
         given: &Given,
     ) -> Result<(Solved, Vector)> {
         let how = &self.how;
@@ -199,8 +216,8 @@ impl InMetric {
         let length = if against { given.length * map.norm(&goal)? } else { given.length };
         let accuracy = Accuracy { tolerance: how.solve_tolerance, products: how.products };
         let step = if how.kind == StepKind::Exact && against {
-            let beta = how.beta * scale;
-            if let Some(u) = restoring {
+            let beta = how.beta * scale / restoring.map_or(1.0, |r| r.weight);
+            if let Some(Restoring { residual: u, .. }) = restoring {
                 let mut back = map.zeros()?;
                 map.jtu(&w, u, &mut back)?;
                 map.axpy(2.0 / beta, &back, &mut goal)?;
@@ -220,6 +237,7 @@ impl InMetric {
             mu: step.mu,
             residual: step.residual,
             hard: step.hard,
+            uncertain: !step.certain,
             products: step.products,
             drift: 0.5 * step.squared_speed,
             largest: top,

@@ -67,7 +67,7 @@ pub(super) fn through_outputs<M: Map>(
         lengthen(gram.map(), &mut psi, z, epsilon)?;
     }
     let mu = mu.unwrap_or(0.0);
-    Ok(Step { psi, mu, squared_speed: 0.0, residual: 0.0, hard: mu == 0.0, products })
+    Ok(Step { psi, mu, squared_speed: 0.0, residual: 0.0, hard: mu == 0.0, certain: true, products })
 }
 
 /// ψ += τ z with the τ ≥ 0 for which ‖ψ‖² = ε.

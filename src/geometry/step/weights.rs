@@ -9,6 +9,9 @@ use crate::geometry::pullback::Pullback;
 use crate::geometry::space::{Space, plain};
 use crate::geometry::tridiagonal::Ritz;
 
+/// How many times as many products a second search for the smallest eigenvalue may take.
+const MORE: usize = 4;
+
 /// (T + μI)⁻¹ ‖b‖ e₁ from the eigenpairs of T, with μ = s − `lowest`: a small s is not lost beside it. Values at or below
 /// the lowest one are left out where s is 0.
 fn coefficients(ritz: &Ritz, norm: f64, lowest: f64, s: f64) -> Vec<f64> {
@@ -51,12 +54,20 @@ pub(super) fn through_weights<M: Map>(
             break;
         }
     }
-    let (mut products, mut hard) = (krylov.steps(), None);
+    let (mut products, mut hard, mut certain) = (krylov.steps(), None, true);
     // A Krylov space from b knows the eigenvalues that b has a part along; with μ ≥ 0 the others do not matter.
     if mu < 0.0 {
         let search = Search { pairs: 1, tolerance: accuracy.tolerance, products: accuracy.products, seed, precision };
         let mut found = smallest(&mut g, &search, |_| ())?;
         products += found.products;
+        if !found.converged {
+            // Too high an estimate misses the hard case: there are few weights here, and another try is cheap.
+            found.vectors.drain(..).for_each(|v| g.recycle(v));
+            let products_more = MORE * search.products;
+            found = smallest(&mut g, &Search { products: products_more, ..search }, |_| ())?;
+            products += found.products;
+        }
+        certain = found.converged;
         let lowest = found.values.first().copied().unwrap_or(0.0);
         // By more than the products' rounding.
         if mu + lowest < -precision * ritz.values.first().copied().unwrap_or(0.0) {
@@ -72,5 +83,5 @@ pub(super) fn through_weights<M: Map>(
     if let Some(z) = hard {
         lengthen(&mut g, &mut psi, z, epsilon)?;
     }
-    Ok(Step { psi, mu, squared_speed: 0.0, residual: 0.0, hard: is_hard, products })
+    Ok(Step { psi, mu, squared_speed: 0.0, residual: 0.0, hard: is_hard, certain, products })
 }
