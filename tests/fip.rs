@@ -422,6 +422,17 @@ fn a_run_that_diverges_says_so() {
 }
 
 #[test]
+fn steps_in_the_metric_that_diverge_say_what_makes_them_shorter() {
+    for lambda in [1e20, 1e45] {
+        let mut r = in_metric(StepKind::Exact);
+        r.path.lambda = lambda;
+        let error = go(&r, &DENSE).map(drop).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+        assert!(error.to_string().contains("--lambda"), "{error}");
+    }
+}
+
+#[test]
 fn recipes_that_make_no_sense_are_refused() {
     type Change = fn(&mut Recipe);
     let changes: [(&str, Change); 17] = [

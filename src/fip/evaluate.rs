@@ -43,7 +43,8 @@ fn tally(runner: &mut Runner, w: Vector, examples: usize, batches: &mut Ahead<Re
         let batch = batch?;
         let z = runner.logits(w, &batch)?;
         if z.iter().any(|v| !v.is_finite()) {
-            return Err(Error::not_finite("evaluation", "a logit", "the weights have run away; lower --learning-rate"));
+            let hint = "the weights have run away; lower --learning-rate, or --lambda with exact and null steps";
+            return Err(Error::not_finite("evaluation", "a logit", hint));
         }
         let outputs = tally.add(&batch, head, &z)?;
         if head != Head::MaskedLm {
