@@ -115,19 +115,15 @@ impl Net {
         let program = engine.load(self.program(mode, how)).unwrap();
         let words: Vec<Vec<i32>> =
             self.inputs.iter().map(|i| i.1.iter().map(|w| w.to_bits() as i32).collect()).collect();
-        let data = |((name, real), (&at, index)): (&(String, Vec<f32>), (&fipk::graph::Value, &Vec<i32>))| {
-            let data = match self.graph.tensor(at).element {
-                Element::Real => (real.as_slice(), &[][..]),
-                Element::Index => (&[][..], index.as_slice()),
-            };
-            (name.clone(), data.0.to_vec(), data.1.to_vec())
-        };
-        let owned: Vec<(String, Vec<f32>, Vec<i32>)> =
-            self.inputs.iter().zip(self.graph.inputs.iter().zip(&words)).map(data).collect();
-        let bound: Vec<(&str, Data)> = owned
+        let elements = self.graph.inputs.iter().map(|&at| self.graph.tensor(at).element);
+        let bound: Vec<(&str, Data)> = self
+            .inputs
             .iter()
-            .map(|(name, real, index)| {
-                (name.as_str(), if real.is_empty() { Data::Index(index) } else { Data::Real(real) })
+            .zip(&words)
+            .zip(elements)
+            .map(|(((name, real), index), element)| match element {
+                Element::Real => (name.as_str(), Data::Real(real)),
+                Element::Index => (name.as_str(), Data::Index(index)),
             })
             .collect();
         let with = Bindings {

@@ -1,7 +1,6 @@
 //! cuBLASLt as the yardstick of benches, where its library can be loaded; nothing else uses it. Not yet run on a GPU.
 use super::driver::Driver;
 use super::{Device, Memory, Ptr};
-use crate::ops::gemm::Layout as Turned;
 use crate::{Error, Result};
 use cudarc::cublaslt::{result, sys};
 use std::ffi::c_void;
@@ -33,6 +32,13 @@ impl Product {
             Self::F32 => (sys::cudaDataType::CUDA_R_32F, CUBLAS_COMPUTE_32F),
         }
     }
+}
+
+/// Which of the factors are stored turned: A as \[k, m\], B as \[n, k\].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turned {
+    pub a: bool,
+    pub b: bool,
 }
 
 /// The library, with a workspace on a device.
@@ -172,7 +178,7 @@ impl<L: std::borrow::Borrow<Layout>> Matmul<'_, L> {
 }
 
 /// The product's descriptors. The library counts by columns, where a row-major matrix is its transpose: it makes
-/// Cᵀ = op(B)ᵀ op(A)ᵀ, for which B as stored is turned in nt, and A in tn.
+/// Cᵀ = op(B)ᵀ op(A)ᵀ, for which B is turned as it is stored, where it is \[n, k\], and A where it is \[k, m\].
 #[derive(Debug)]
 pub struct Layout {
     multiply: sys::cublasLtMatmulDesc_t,
@@ -192,16 +198,12 @@ impl Layout {
             result::create_matrix_layout(stored, rows as u64, columns as u64, rows as i64).ok()
         };
         use sys::cublasLtMatmulDescAttributes_t::{CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB};
-        made.a = if turned == Turned::Tn { matrix(m, k)? } else { matrix(k, m)? };
-        made.b = if turned == Turned::Nt { matrix(k, n)? } else { matrix(n, k)? };
+        made.a = if turned.a { matrix(m, k)? } else { matrix(k, m)? };
+        made.b = if turned.b { matrix(k, n)? } else { matrix(n, k)? };
         made.c = matrix(n, m)?;
         // The library's first factor is B.
-        let turn = match turned {
-            Turned::Nt => Some(CUBLASLT_MATMUL_DESC_TRANSA),
-            Turned::Nn => None,
-            Turned::Tn => Some(CUBLASLT_MATMUL_DESC_TRANSB),
-        };
-        if let Some(which) = turn {
+        let turns = [(turned.b, CUBLASLT_MATMUL_DESC_TRANSA), (turned.a, CUBLASLT_MATMUL_DESC_TRANSB)];
+        for (_, which) in turns.into_iter().filter(|turn| turn.0) {
             let (at, bytes) = (std::ptr::from_ref(&TRANSPOSED).cast(), size_of_val(&TRANSPOSED));
             // SAFETY: the descriptor is alive; the attribute is a cublasOperation_t, an int.
             unsafe { result::set_matmul_desc_attribute(made.multiply, which, at, bytes) }.ok()?;

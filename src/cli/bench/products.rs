@@ -3,7 +3,7 @@ use super::measure::{Clock, Task, Times, measure};
 use super::ops::sets;
 use super::shapes::Numbers;
 use crate::Result;
-use crate::gpu::cublaslt::{self, CublasLt};
+use crate::gpu::cublaslt::{self, CublasLt, Turned};
 use crate::gpu::driver::Driver;
 use crate::gpu::{Device, Dtype, Memory, Queue};
 use crate::ops::gemm::cuda::product_as;
@@ -79,7 +79,8 @@ impl Planned {
             (Dtype::F32, false) => cublaslt::Product::F32,
         };
         let Some(library) = driver.and_then(CublasLt::load) else { return Ok((ours, None)) };
-        let best = |[a, b, c]: &[Memory; 3]| library.best_matmul(kind, layout, [m, n, k], [a.at(), b.at(), c.at()]);
+        let turned = Turned { a: layout == Layout::Tn, b: layout == Layout::Nt };
+        let best = |[a, b, c]: &[Memory; 3]| library.best_matmul(kind, turned, [m, n, k], [a.at(), b.at(), c.at()]);
         let Some(matmuls) = sets.iter().map(best).collect::<Option<Vec<_>>>() else { return Ok((ours, None)) };
         let vendors = measure(clock, seconds, &mut Task(|turn| matmuls[turn % matmuls.len()].queue()))?;
         Ok((ours, Some(vendors)))

@@ -4,10 +4,10 @@ use super::measure::{Clock, Task, measure};
 use super::ops::{OnDevice, Only};
 use super::shapes::Numbers;
 use crate::Result;
-use crate::gpu::cublaslt::{self, CublasLt};
+use crate::gpu::cublaslt::{self, CublasLt, Turned};
 use crate::gpu::driver::Driver;
 use crate::gpu::{Device, Dtype, Memory};
-use crate::ops::gemm::{Layout, nt};
+use crate::ops::gemm::nt;
 use crate::ops::{Linear, Pass};
 use crate::report::Table;
 use crate::selftest::{Case, Input, Role, upload};
@@ -15,6 +15,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::rc::Rc;
 use std::sync::Arc;
+
+const NT: Turned = Turned { a: false, b: true };
 
 /// A matrix product that was timed.
 #[derive(Debug, Serialize)]
@@ -105,7 +107,7 @@ fn vendors(
     for (kind, stored, name) in kinds {
         let mut matrix = || upload(device, &numbers.take(side * side, 1.0), stored);
         let (a, b, c) = (matrix()?, matrix()?, matrix()?);
-        if let Some(matmul) = library.best_matmul(kind, Layout::Nt, [side; 3], [a.at(), b.at(), c.at()]) {
+        if let Some(matmul) = library.best_matmul(kind, NT, [side; 3], [a.at(), b.at(), c.at()]) {
             let times = measure(clock, seconds, &mut Task(|_| matmul.queue()))?;
             products.push(product("cuBLASLt", name, side, times.fastest));
         }

@@ -27,8 +27,11 @@ fn passed(d: f32, y: f32) -> f32 {
     if y > 0.0 { d } else { 0.0 }
 }
 
-/// The chunks of a cotangent, plane by plane; of none, as many.
-fn chunks<'a>(g: Option<&'a mut Cotangent>, p: Planes) -> Vec<Option<&'a mut [f32]>> {
+/// A plane of a cotangent that may not be asked for.
+type Plane<'a> = Option<&'a mut [f32]>;
+
+/// The planes of a cotangent; of none, as many.
+fn chunks<'a>(g: Option<&'a mut Cotangent>, p: Planes) -> Vec<Plane<'a>> {
     match g {
         Some(g) => g.data.chunks_mut(p.area.max(1)).map(Some).collect(),
         None => (0..p.batch * p.channels).map(|_| None).collect(),
@@ -126,8 +129,8 @@ impl Op for RectifiedBatchNorm {
         let adds = |g: &Option<&mut Cotangent>| g.as_ref().is_some_and(|g| g.add);
         let of_x = of_x.as_mut();
         let (add_x, add_r) = (adds(&of_x), adds(&of_r));
-        let each: Vec<_> = chunks(of_x, p).into_iter().zip(chunks(of_r, p)).collect();
-        let one = |buffer: &mut Vec<f32>, (plane, (gx, gr)): (usize, (Option<&mut [f32]>, Option<&mut [f32]>))| {
+        let each: Vec<[Plane; 2]> = chunks(of_x, p).into_iter().zip(chunks(of_r, p)).map(Into::into).collect();
+        let one = |buffer: &mut Vec<f32>, (plane, [gx, gr]): (usize, [Plane; 2])| {
             let c = plane % p.channels;
             let (gy, y) = (p.plane(gy, plane), p.plane(y, plane));
             buffer.resize(p.area, 0.0);

@@ -142,7 +142,7 @@ impl Op for FusedLinear {
         let (of_linear, residual) = self.parts(x);
         Linear.reference(of_linear, y);
         if let Some(r) = residual {
-            y.iter_mut().zip(r.data).for_each(|(y, r)| *y = *y + *r);
+            y.iter_mut().zip(r.data).for_each(|(y, r)| *y += *r);
         }
         if let Some(f) = self.activation {
             let (z, shape) = (y.to_vec(), [y.len()]);
