@@ -1,6 +1,6 @@
 //! A batch norm, what is added to it where a residual connection ends, and the ReLU behind them: y = max(0, z),
 //! z = w (x − μ)/√(v + ε) + b (+ r). No model asks for it: the host makes it of the ops (src/graph/fuse.rs), for the tensors
-//! between them are as large as x and then never leave the cache.
+//! between them are as large as x, and a step then holds none of them.
 use super::{BatchNorm, Channel, scaled};
 use crate::dual::Dual;
 use crate::ops::planes::{Planes, sum2};
