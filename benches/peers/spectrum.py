@@ -81,7 +81,7 @@ def by_torch(args):
 
         data = [(x, torch.zeros(len(x), model.config.num_labels)) for x in batches]
         start = time.perf_counter()
-        operator = curvlinops.GGNLinearOperator(net, torch.nn.MSELoss(reduction="sum"), params, data,
+        operator = curvlinops.GGNLinearOperator(net, torch.nn.MSELoss(reduction="sum"), list(params.values()), data,
                                                 check_deterministic=False)
         values = eigsh(operator.to_scipy(), k=args.top, which="LM", tol=args.tolerance, return_eigenvectors=False)
         result["top_s"] = time.perf_counter() - start
