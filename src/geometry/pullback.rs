@@ -1,6 +1,6 @@
 //! The metric g_H = (1/N) Jᵀ H J on weight space, never formed (METHOD, "Notation"; the paper's equations 1 and 2).
 use super::map::{Map, Metric, OutputMetric};
-use super::space::{Space, Symmetric};
+use super::space::{Space, Symmetric, through};
 use crate::Result;
 
 /// g_H of a map at a point, as an operator on weight space.
@@ -39,30 +39,7 @@ pub(super) fn metric<M: Map>(map: &mut M, w: &M::Vector, kind: OutputMetric) -> 
 
 impl<M: Map> Space for Pullback<'_, M> {
     type Vector = M::Vector;
-    fn dim(&self) -> usize {
-        self.map.dim()
-    }
-    fn zeros(&mut self) -> Result<M::Vector> {
-        self.map.zeros()
-    }
-    fn normal(&mut self, seed: u64, stream: u64, to: &mut M::Vector) -> Result<()> {
-        self.map.normal(seed, stream, to)
-    }
-    fn copy(&mut self, from: &M::Vector, to: &mut M::Vector) -> Result<()> {
-        self.map.copy(from, to)
-    }
-    fn axpy(&mut self, a: f64, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
-        self.map.axpy(a, x, y)
-    }
-    fn scale(&mut self, a: f64, x: &mut M::Vector) -> Result<()> {
-        self.map.scale(a, x)
-    }
-    fn dot(&self, x: &M::Vector, y: &M::Vector) -> Result<f64> {
-        self.map.dot(x, y)
-    }
-    fn recycle(&mut self, x: M::Vector) {
-        self.map.recycle(x);
-    }
+    through!(self, map);
 }
 
 impl<M: Map> Symmetric for Pullback<'_, M> {

@@ -3,7 +3,7 @@
 //! the outputs hardly feel move further than those that they feel much: a preconditioner.
 use super::gram::Gram;
 use super::map::{Map, OutputMetric};
-use super::space::{Space, plain};
+use super::space::{Space, plain, through};
 use crate::Result;
 
 /// What a diagonal needs of a space: passes over the numbers of a vector one by one.
@@ -93,30 +93,7 @@ impl<'a, M: Elementwise> Scaled<'a, M> {
 
 impl<M: Elementwise> Space for Scaled<'_, M> {
     type Vector = M::Vector;
-    fn dim(&self) -> usize {
-        self.map.dim()
-    }
-    fn zeros(&mut self) -> Result<M::Vector> {
-        self.map.zeros()
-    }
-    fn normal(&mut self, seed: u64, stream: u64, to: &mut M::Vector) -> Result<()> {
-        self.map.normal(seed, stream, to)
-    }
-    fn copy(&mut self, from: &M::Vector, to: &mut M::Vector) -> Result<()> {
-        self.map.copy(from, to)
-    }
-    fn axpy(&mut self, a: f64, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
-        self.map.axpy(a, x, y)
-    }
-    fn scale(&mut self, a: f64, x: &mut M::Vector) -> Result<()> {
-        self.map.scale(a, x)
-    }
-    fn dot(&self, x: &M::Vector, y: &M::Vector) -> Result<f64> {
-        self.map.dot(x, y)
-    }
-    fn recycle(&mut self, x: M::Vector) {
-        self.map.recycle(x);
-    }
+    through!(self, map);
 }
 
 impl<M: Elementwise> Map for Scaled<'_, M> {

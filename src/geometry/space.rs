@@ -73,3 +73,34 @@ pub(super) mod plain {
         x.iter().zip(y).map(|(x, y)| x * y).sum()
     }
 }
+
+/// [`Space`]'s methods for what wraps another one in a field: the same vectors, the same arithmetic.
+macro_rules! through {
+    ($this:ident, $inner:ident) => {
+        fn dim(&$this) -> usize {
+            $this.$inner.dim()
+        }
+        fn zeros(&mut $this) -> Result<M::Vector> {
+            $this.$inner.zeros()
+        }
+        fn normal(&mut $this, seed: u64, stream: u64, to: &mut M::Vector) -> Result<()> {
+            $this.$inner.normal(seed, stream, to)
+        }
+        fn copy(&mut $this, from: &M::Vector, to: &mut M::Vector) -> Result<()> {
+            $this.$inner.copy(from, to)
+        }
+        fn axpy(&mut $this, a: f64, x: &M::Vector, y: &mut M::Vector) -> Result<()> {
+            $this.$inner.axpy(a, x, y)
+        }
+        fn scale(&mut $this, a: f64, x: &mut M::Vector) -> Result<()> {
+            $this.$inner.scale(a, x)
+        }
+        fn dot(&$this, x: &M::Vector, y: &M::Vector) -> Result<f64> {
+            $this.$inner.dot(x, y)
+        }
+        fn recycle(&mut $this, x: M::Vector) {
+            $this.$inner.recycle(x);
+        }
+    };
+}
+pub(super) use through;

@@ -1,4 +1,5 @@
 //! What a pass of an op sees of its tensors on a device.
+use super::{Op, Pass, in_turn};
 use crate::gpu::{Args, Dtype, Ptr, Queue};
 use crate::tensor::{numel, rows_cols};
 use crate::{Error, Result};
@@ -116,6 +117,29 @@ impl DeviceCotangent<'_> {
         let at = if wide { g.at } else { g.stored(v.dtype, "accumulate", "gx")? };
         let args = AccumulateArgs { v: v.at, g: at, n: n as u64, add: self.add.into(), wide: wide.into() };
         queue.launch(&format!("accumulate_{}", v.dtype.suffix()), queue.blocks(n, 2048), 256, 0, &args)
+    }
+}
+
+/// The passes of an op of one input that only moves numbers: `launch(x, y, back)` takes them from x to y or, with
+/// `Some(add)`, back to x, added or not.
+pub(super) fn moved(
+    op: &dyn Op,
+    pass: Pass,
+    io: &DeviceIo,
+    queue: &Queue,
+    launch: impl Fn(&DeviceTensor, &DeviceTensor, Option<bool>) -> Result<()>,
+) -> Result<()> {
+    match pass {
+        Pass::Forward => launch(&io.x[0], &io.y, None),
+        Pass::Jvp => match &io.dx[0] {
+            Some(dx) => launch(dx, &io.dy()?, None),
+            None => io.dy()?.zero(queue),
+        },
+        Pass::Dual => in_turn(op, io, queue),
+        Pass::Vjp => match &io.gx[0] {
+            Some(g) => launch(&g.to, &io.dy()?, Some(g.add)),
+            None => Ok(()),
+        },
     }
 }
 

@@ -166,17 +166,6 @@ impl Op for Patches {
         });
     }
     fn cuda(&self, pass: Pass, io: &DeviceIo, queue: &Queue) -> crate::Result<()> {
-        match pass {
-            Pass::Forward => self.launch(&io.x[0], &io.y, None, queue),
-            Pass::Jvp => match &io.dx[0] {
-                Some(dx) => self.launch(dx, &io.dy()?, None, queue),
-                None => io.dy()?.zero(queue),
-            },
-            Pass::Dual => super::in_turn(self, io, queue),
-            Pass::Vjp => match &io.gx[0] {
-                Some(g) => self.launch(&g.to, &io.dy()?, Some(g.add), queue),
-                None => Ok(()),
-            },
-        }
+        super::device::moved(self, pass, io, queue, |x, y, back| self.launch(x, y, back, queue))
     }
 }
