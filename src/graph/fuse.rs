@@ -1,10 +1,12 @@
 //! Neighbours in a graph that can be one op: fewer launches on a device, and less that goes through memory. Before
 //! differentiation, so that the reverse pass and the tangent are those of the one op (docs/decisions/0015).
 //!
-//!     add, layer norm           the norm of a sum
-//!     linear, add               a product that ends in its residual
-//!     linear (, add), activation
-//!     batch norm (, add), ReLU      on the host
+//! ```text
+//! add, layer norm               the norm of a sum
+//! linear, add                   a product that ends in its residual
+//! linear (, add), activation
+//! batch norm (, add), ReLU      on the host
+//! ```
 //!
 //! What lies between must be read by the second op alone, and not be marked: nobody else may see it.
 use super::{Graph, Lowering, Source, Value};
