@@ -3,6 +3,7 @@
     python3 benches/experiments/sparsity.py mnist --data DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py sst2 --data DIR --model DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py cifar10 --data DIR --model resnet20-cifar10 --out benches/results/FILE.json
+    python3 benches/experiments/sparsity.py cifar10-vit --data DIR --out benches/results/FILE.json
 
 Every row is a `fipk sparsify` run of the same number of steps from the same dense network; accuracy is that of the stored,
 projected network on held-out data. Needs a release build. Runs are kept in --runs and not repeated.
@@ -44,8 +45,17 @@ SETUPS = {
     "cifar10": {
         "spec": "cifar10:{data}?augment=flip,crop:4",
         "train": None,
-        "sparsify": ["--epochs", "8", "--batch", "128", "--learning-rate", "3e-3"],
+        "sparsify": ["--epochs", "8", "--batch", "128", "--learning-rate", "1e-3"],
         "sparsities": [0.2, 0.36, 0.49, 0.59, 0.67, 0.79, 0.83, 0.89, 0.93, 0.95],
+        "seeds": [0],
+    },
+    # A Hugging Face ViT, from nothing.
+    "cifar10-vit": {
+        "spec": "cifar10:{data}?augment=flip,crop:4",
+        "train": ["--arch", "{here}/vit-cifar10/config.json", "--preprocessor", "{here}/vit-cifar10/preprocessor_config.json",
+                  "--epochs", "30", "--batch", "64", "--learning-rate", "1e-3", "--schedule", "cosine"],
+        "sparsify": ["--epochs", "4", "--batch", "64", "--learning-rate", "3e-4"],
+        "sparsities": [0.4, 0.6, 0.8],
         "seeds": [0],
     },
 }
@@ -80,7 +90,7 @@ def main():
     args = parser.parse_args()
 
     setup = SETUPS[args.what]
-    fill = lambda words: [w.format(data=args.data, model=args.model) for w in words]
+    fill = lambda words: [w.format(data=args.data, model=args.model, here=ROOT / "benches/experiments") for w in words]
     data = ["--data", setup["spec"].format(data=args.data)]
     dense = {s: args.runs / f"{args.what}-dense-{s}" for s in setup["seeds"]}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:

@@ -14,7 +14,6 @@ struct Named {
     unsigned lanes[WARPS] = {};
     Clock clock;
 };
-Named named[16];
 
 // What a warpgroup is doing together.
 struct Group {
@@ -22,84 +21,93 @@ struct Group {
     int arrived = 0;
     void* args[128];
 };
-Group groups[THREADS / 128];
+
+} // namespace
+
+struct Barriers {
+    Named named[16];
+    Group groups[THREADS / 128];
+};
+std::shared_ptr<Barriers> new_barriers() { return std::make_shared<Barriers>(); }
+
+namespace {
 
 void release_block() {
-    engine.barriers++;
-    engine.at_barrier = 0;
-    for (int i = 0; i < 3; i++) engine.voted[i] = engine.votes[i];
-    engine.votes[COUNT] = 0;
-    engine.votes[AND] = 1;
-    engine.votes[OR] = 0;
+    engine->barriers++;
+    engine->at_barrier = 0;
+    for (int i = 0; i < 3; i++) engine->voted[i] = engine->votes[i];
+    engine->votes[COUNT] = 0;
+    engine->votes[AND] = 1;
+    engine->votes[OR] = 0;
     next_epoch();
-    for (int i = 0; i < engine.threads; i++) {
-        if (engine.fibers[i].state == State::IN_BLOCK) make_ready(i);
+    for (int i = 0; i < engine->threads; i++) {
+        if (engine->fibers[i].state == State::IN_BLOCK) make_ready(i);
     }
 }
 
 } // namespace
 
 void reset_barriers() {
-    engine.at_barrier = 0;
-    engine.votes[COUNT] = 0;
-    engine.votes[AND] = 1;
-    engine.votes[OR] = 0;
-    engine.meetings.resize(WARPS);
-    for (auto& m : engine.meetings) m.clear();
-    for (Named& n : named) n = Named();
-    for (Group& g : groups) g = Group();
+    engine->at_barrier = 0;
+    engine->votes[COUNT] = 0;
+    engine->votes[AND] = 1;
+    engine->votes[OR] = 0;
+    engine->meetings.resize(WARPS);
+    for (auto& m : engine->meetings) m.clear();
+    for (Named& n : engine->meeting_places->named) n = Named();
+    for (Group& g : engine->meeting_places->groups) g = Group();
 }
 
 void exit_barriers(int thread) {
     int lane = thread & 31;
-    for (const Meeting& m : engine.meetings[thread >> 5]) {
+    for (const Meeting& m : engine->meetings[thread >> 5]) {
         if (!(m.mask >> lane & 1)) continue;
         fail("lane %d exits while lanes %08x wait for it in %s at %s:%d", lane, m.arrived, m.what.site->what,
              m.what.site->file, m.what.site->line);
     }
-    if (!engine.at_barrier) return;
-    const Site* b = engine.barrier;
-    if (engine.options.checked) {
-        fail("a thread exits while %d others wait in %s at %s:%d", engine.at_barrier, b->what, b->file, b->line);
+    if (!engine->at_barrier) return;
+    const Site* b = engine->barrier;
+    if (engine->options.checked) {
+        fail("a thread exits while %d others wait in %s at %s:%d", engine->at_barrier, b->what, b->file, b->line);
     }
-    if (engine.live == engine.at_barrier) release_block();
+    if (engine->live == engine->at_barrier) release_block();
 }
 
 void sync_block(const Site* site) {
-    engine.idle_rounds = 0;
-    if (engine.options.checked && engine.live != engine.threads) {
+    engine->idle_rounds = 0;
+    if (engine->options.checked && engine->live != engine->threads) {
         fail("%s at %s:%d after %d thread(s) of the block have exited", site->what, site->file, site->line,
-             engine.threads - engine.live);
+             engine->threads - engine->live);
     }
-    if (engine.at_barrier == 0) {
-        engine.barrier = site;
-    } else if (!same_site(engine.barrier, site)) {
+    if (engine->at_barrier == 0) {
+        engine->barrier = site;
+    } else if (!same_site(engine->barrier, site)) {
         fail("divergent barrier: %s at %s:%d while others wait in %s at %s:%d", site->what, site->file, site->line,
-             engine.barrier->what, engine.barrier->file, engine.barrier->line);
+             engine->barrier->what, engine->barrier->file, engine->barrier->line);
     }
     wait_as(State::IN_BLOCK, site);
-    if (++engine.at_barrier == engine.live) release_block();
+    if (++engine->at_barrier == engine->live) release_block();
     run_others();
 }
 
 int sync_block_vote(const Site* site, int predicate, Vote vote) {
-    engine.votes[COUNT] += predicate != 0;
-    engine.votes[AND] &= predicate != 0;
-    engine.votes[OR] |= predicate != 0;
+    engine->votes[COUNT] += predicate != 0;
+    engine->votes[AND] &= predicate != 0;
+    engine->votes[OR] |= predicate != 0;
     sync_block(site);
-    return engine.voted[vote];
+    return engine->voted[vote];
 }
 
 void named_barrier(const Site* site, int id, int threads, bool wait) {
-    engine.idle_rounds = 0;
+    engine->idle_rounds = 0;
     const char* file = site->file;
-    int line = site->line, me = engine.running;
+    int line = site->line, me = engine->running;
     if (id < 1 || id > 15) fail("%s at %s:%d: named barriers are 1 to 15, this is %d", site->what, file, line, id);
-    if (threads < 32 || threads % 32 || threads > engine.threads) {
+    if (threads < 32 || threads % 32 || threads > engine->threads) {
         fail("%s at %s:%d: barrier %d of %d threads, which is not a number of whole warps of the block", site->what,
              file, line, id, threads);
     }
-    Named& n = named[id];
+    Named& n = engine->meeting_places->named[id];
     if (n.arrived == 0) {
         n.threads = threads;
         n.site = site;
@@ -133,22 +141,22 @@ void named_barrier(const Site* site, int id, int threads, bool wait) {
 }
 
 void warp_collective(const Collective& what, unsigned mask, void* args) {
-    engine.idle_rounds = 0;
-    engine.collectives++;
+    engine->idle_rounds = 0;
+    engine->collectives++;
     const Site* site = what.site;
     int warp = current().place.warp, lane = current().place.lane;
     if (!(mask >> lane & 1)) {
         fail("%s at %s:%d: lane %d calls it, which is not in mask %08x", site->what, site->file, site->line, lane,
              mask);
     }
-    if (unsigned gone = mask & ~engine.alive[warp]) {
+    if (unsigned gone = mask & ~engine->alive[warp]) {
         fail("%s at %s:%d: mask %08x names lanes %08x, which have exited", site->what, site->file, site->line, mask,
              gone);
     }
     if (what.whole && mask != 0xffffffffu) {
         fail("%s at %s:%d needs all 32 lanes", site->what, site->file, site->line);
     }
-    auto& meetings = engine.meetings[warp];
+    auto& meetings = engine->meetings[warp];
     Meeting* meeting = nullptr;
     for (Meeting& m : meetings) {
         if (!(m.mask & mask)) continue;
@@ -180,12 +188,12 @@ void warp_collective(const Collective& what, unsigned mask, void* args) {
 }
 
 void warpgroup_collective(const Site* site, void (*op)(void**), void* args) {
-    engine.idle_rounds = 0;
-    int me = engine.running, first = me & ~127;
-    if (first + 128 > engine.threads) {
+    engine->idle_rounds = 0;
+    int me = engine->running, first = me & ~127;
+    if (first + 128 > engine->threads) {
         fail("%s at %s:%d needs a warpgroup, 128 threads", site->what, site->file, site->line);
     }
-    Group& g = groups[me / 128];
+    Group& g = engine->meeting_places->groups[me / 128];
     if (g.arrived && !same_site(g.site, site)) {
         fail("warpgroup divergence: %s at %s:%d while others wait in %s at %s:%d", site->what, site->file, site->line,
              g.site->what, g.site->file, g.site->line);
@@ -201,6 +209,6 @@ void warpgroup_collective(const Site* site, void (*op)(void**), void* args) {
     run_others();
 }
 
-unsigned active_lanes() { return engine.alive[place->warp]; }
+unsigned active_lanes() { return engine->alive[place->warp]; }
 
 } // namespace simt

@@ -17,28 +17,29 @@ extern char _end[] __attribute__((weak));
 
 namespace simt {
 
-std::map<const char*, Range> buffers;
+struct Checks {
+    uint32_t first_epoch = 0;           // of the launch
+    std::vector<uint32_t> block_epochs; // the first epoch of every block so far
+    std::vector<bool> seen;             // blocks whose writes the present one may read
+    bool fenced = false;                // a thread of the present block has executed a fence
+    std::map<const char*, std::vector<bool>> published; // by the address of an atomic: the blocks that it makes visible
+};
+std::shared_ptr<Checks> new_checks() { return std::make_shared<Checks>(); }
 
 namespace {
 
-Range* last_buffer = nullptr; // the one that find_range found last
-
-uint32_t first_epoch = 0;             // of the launch
-std::vector<uint32_t> block_epochs;   // the first epoch of every block so far
-std::vector<bool> seen;               // blocks whose writes the present one may read
-bool fenced = false;                  // a thread of the present block has executed a fence
-std::map<const char*, std::vector<bool>> published; // by the address of an atomic: the blocks that it makes visible
+Checks& checks() { return *engine->checks; }
 
 size_t block_of(uint32_t epoch) {
-    auto after = std::upper_bound(block_epochs.begin(), block_epochs.end(), epoch);
-    return static_cast<size_t>(after - block_epochs.begin()) - 1;
+    auto after = std::upper_bound(checks().block_epochs.begin(), checks().block_epochs.end(), epoch);
+    return static_cast<size_t>(after - checks().block_epochs.begin()) - 1;
 }
 
-bool visible(size_t block) { return block < seen.size() && seen[block]; }
+bool visible(size_t block) { return block < checks().seen.size() && checks().seen[block]; }
 
 // Two threads in different blocks of the launch, in an order that nothing has established.
 bool in_unseen_block(uint32_t epoch) {
-    if (epoch < first_epoch || epoch >= block_epochs.back()) return false;
+    if (epoch < checks().first_epoch || epoch >= checks().block_epochs.back()) return false;
     return !visible(block_of(epoch));
 }
 
@@ -61,7 +62,7 @@ bool in_image(const char* p) { return p >= __executable_start && p < _end; }
 
 [[noreturn]] void out_of_bounds(const char* p, size_t n, Access how, By by) {
     std::string line = at_line(by);
-    if (p >= engine.stacks && p < engine.stacks + STACK * THREADS) {
+    if (p >= engine->stacks && p < engine->stacks + STACK * THREADS) {
         fail("%s of %zu bytes in another thread's local memory%s", word(how), n, line.c_str());
     }
     const Range* near = nullptr;
@@ -72,13 +73,13 @@ bool in_image(const char* p) { return p >= __executable_start && p < _end; }
             past = static_cast<size_t>(p - r.high);
         }
     };
-    consider(shared_range);
-    for (auto& [at, range] : buffers) consider(range);
+    consider(engine->shared_range);
+    for (auto& [at, range] : engine->buffers) consider(range);
     if (near) {
         fail("out of bounds: %s of %zu bytes, %zu bytes past the end of %s%s", word(how), n, past,
              name_of(*near, near->high).c_str(), line.c_str());
     }
-    for (auto& [at, range] : buffers) {
+    for (auto& [at, range] : engine->buffers) {
         if (p >= range.low || p + PAGE < range.low) continue;
         fail("out of bounds: %s of %zu bytes, %td bytes before %s%s", word(how), n, range.low - p,
              name_of(range, range.high).c_str(), line.c_str());
@@ -192,17 +193,16 @@ Shadow* new_shadow(size_t bytes) {
 }
 void free_shadow(Shadow* shadow, size_t bytes) { munmap(shadow, bytes * sizeof(Shadow) + 1); }
 
-void forget_buffer() { last_buffer = nullptr; }
-
 Range* find_range(const char* p) {
-    if (p >= shared_range.low && p < shared_range.high) return &shared_range;
-    if (last_buffer && p >= last_buffer->low && p < last_buffer->high) return last_buffer;
-    auto after = buffers.upper_bound(p);
-    if (after == buffers.begin()) return nullptr;
+    Engine& e = *engine;
+    if (p >= e.shared_range.low && p < e.shared_range.high) return &e.shared_range;
+    if (e.last_buffer && p >= e.last_buffer->low && p < e.last_buffer->high) return e.last_buffer;
+    auto after = e.buffers.upper_bound(p);
+    if (after == e.buffers.begin()) return nullptr;
     Range& range = (--after)->second;
     if (p >= range.high) return nullptr;
-    last_buffer = &range;
-    return last_buffer;
+    e.last_buffer = &range;
+    return e.last_buffer;
 }
 
 void check(const char* p, size_t n, Access how, By by, int thread) {
@@ -210,8 +210,8 @@ void check(const char* p, size_t n, Access how, By by, int thread) {
     if (!range) {
         const char* own = stack_of(thread);
         if (p >= own && p + n <= own + STACK) return;
-        const char* args = static_cast<const char*>(engine.args);
-        bool readable = in_image(p) || (p >= args && p + n <= args + engine.args_bytes);
+        const char* args = static_cast<const char*>(engine->args);
+        bool readable = in_image(p) || (p >= args && p + n <= args + engine->args_bytes);
         if (readable && how == Access::READ) return;
         if (readable) fail("write to constant memory%s", at_line(by).c_str());
         out_of_bounds(p, n, how, by);
@@ -221,7 +221,7 @@ void check(const char* p, size_t n, Access how, By by, int thread) {
              at_line(by).c_str());
     }
     if (!range->shadow) return;
-    Checked c{*range, p, how, by, thread, epoch(), block_epochs.back(), time_of(thread), turns(thread)};
+    Checked c{*range, p, how, by, thread, epoch(), checks().block_epochs.back(), time_of(thread), turns(thread)};
     Shadow* shadow = range->shadow + (p - range->low);
     Shadow before = shadow[0];
     check_byte(c, shadow[0]);
@@ -247,48 +247,48 @@ void mark(const char* at, size_t bytes, uint8_t flag, bool on) {
 }
 
 void start_launch() {
-    start_clocks(engine.threads);
-    first_epoch = epoch();
-    block_epochs.clear();
-    published.clear();
+    start_clocks(engine->threads);
+    checks().first_epoch = epoch();
+    checks().block_epochs.clear();
+    checks().published.clear();
 }
 
 void start_block() {
     next_epoch();
-    block_epochs.push_back(epoch());
-    seen.assign(block_epochs.size(), false);
-    seen.back() = true;
-    fenced = false;
+    checks().block_epochs.push_back(epoch());
+    checks().seen.assign(checks().block_epochs.size(), false);
+    checks().seen.back() = true;
+    checks().fenced = false;
 }
 
-void fence() { fenced = true; }
+void fence() { checks().fenced = true; }
 
 // A fence, by whichever thread, and then an atomic publish all that the block has seen; whoever takes part in the
 // atomic later sees it.
 void atomic(const void* at, size_t bytes) {
-    if (!engine.options.checked || engine.running < 0) return;
+    if (!engine->options.checked || engine->running < 0) return;
     const char* p = static_cast<const char*>(at);
-    check(p, bytes, Access::ATOMIC, {__builtin_return_address(0), nullptr}, engine.running);
+    check(p, bytes, Access::ATOMIC, {__builtin_return_address(0), nullptr}, engine->running);
     Range* range = find_range(p);
     if (!range || range->kind != Range::GLOBAL) return;
-    std::vector<bool>& blocks = published[p];
+    std::vector<bool>& blocks = checks().published[p];
     for (size_t i = 0; i < blocks.size(); i++) {
-        if (blocks[i]) seen[i] = true;
+        if (blocks[i]) checks().seen[i] = true;
     }
-    if (fenced) {
-        blocks.resize(std::max(blocks.size(), seen.size()));
-        for (size_t i = 0; i < seen.size(); i++) {
-            if (seen[i]) blocks[i] = true;
+    if (checks().fenced) {
+        blocks.resize(std::max(blocks.size(), checks().seen.size()));
+        for (size_t i = 0; i < checks().seen.size(); i++) {
+            if (checks().seen[i]) blocks[i] = true;
         }
     }
 }
 
 void access_at(const Site* site, const void* at, size_t bytes, Access how) {
-    if (engine.options.checked) check(static_cast<const char*>(at), bytes, how, {nullptr, site}, engine.running);
+    if (engine->options.checked) check(static_cast<const char*>(at), bytes, how, {nullptr, site}, engine->running);
 }
 
 void undefined_lane(int lane, unsigned mask) {
-    if (engine.options.checked) fail("a shuffle reads lane %d, which is not in mask %08x", lane, mask);
+    if (engine->options.checked) fail("a shuffle reads lane %d, which is not in mask %08x", lane, mask);
 }
 
 } // namespace simt

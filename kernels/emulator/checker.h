@@ -38,11 +38,6 @@ struct Range {
 
 // The range that holds p, or nullptr.
 Range* find_range(const char* p);
-// After a change to `buffers`.
-void forget_buffer();
-// The block's shared memory; the buffers that the host allocated, by address.
-extern Range shared_range;
-extern std::map<const char*, Range> buffers;
 
 Shadow* new_shadow(size_t bytes);
 void free_shadow(Shadow*, size_t bytes);

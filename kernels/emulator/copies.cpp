@@ -42,13 +42,22 @@ template <class T> struct Groups {
     std::vector<std::vector<T>> closed;
 };
 
-Groups<Own> own[THREADS];
-Groups<Store> stores[THREADS];
-std::vector<Load> loads;
-uint8_t fences[THREADS];
+} // namespace
+
+struct Copies {
+    Groups<Own> own[THREADS];
+    Groups<Store> stores[THREADS];
+    std::vector<Load> loads;
+    uint8_t fences[THREADS] = {};
+};
+std::shared_ptr<Copies> new_copies() { return std::make_shared<Copies>(); }
+
+namespace {
+
+Copies& copies() { return *engine->copies; }
 
 void land(const Own& c) {
-    if (engine.options.checked) mark(c.to, c.bytes, IN_FLIGHT, false);
+    if (engine->options.checked) mark(c.to, c.bytes, IN_FLIGHT, false);
     if (c.take) {
         access_at(c.site, c.from, c.bytes, Access::READ);
         memcpy(c.to, c.from, c.bytes);
@@ -68,10 +77,10 @@ void land(const Piece& p) {
 }
 
 void land_load(size_t i) {
-    Load load = std::move(loads[i]);
-    loads.erase(loads.begin() + static_cast<ptrdiff_t>(i));
+    Load load = std::move(copies().loads[i]);
+    copies().loads.erase(copies().loads.begin() + static_cast<ptrdiff_t>(i));
     for (const Piece& p : load.pieces) {
-        if (engine.options.checked) mark(p.to, p.bytes, IN_FLIGHT, false);
+        if (engine->options.checked) mark(p.to, p.bytes, IN_FLIGHT, false);
         land(p);
     }
     mbarrier_landed(load.bar, load.bytes, load.issuer, load.time);
@@ -121,17 +130,17 @@ std::vector<Piece> box_of(const Site* site, const Map& m, char* shared, int x, i
 
 void issue(const Site* site, std::vector<Piece> pieces, Word* bar) {
     mbarrier_check(site, bar);
-    int bytes = 0, me = engine.running;
+    int bytes = 0, me = engine->running;
     for (const Piece& p : pieces) {
         bytes += static_cast<int>(p.bytes);
         if (p.from) access_at(site, p.from, p.bytes, Access::READ);
         access_at(site, p.to, p.bytes, Access::COPY);
-        if (engine.options.checked) mark(p.to, p.bytes, IN_FLIGHT, true);
+        if (engine->options.checked) mark(p.to, p.bytes, IN_FLIGHT, true);
     }
     uint16_t time = time_of(me);
     Clock until_now;
     release(me, until_now); // so that what the thread does from here on has another time
-    loads.push_back(Load{std::move(pieces), bar, bytes, me, time});
+    copies().loads.push_back(Load{std::move(pieces), bar, bytes, me, time});
 }
 
 template <class T, class F> void wait_for(Groups<T>& groups, int most, F land) {
@@ -143,7 +152,7 @@ template <class T, class F> void wait_for(Groups<T>& groups, int most, F land) {
 
 void land_store(const Store& store) {
     for (const Piece& p : store.pieces) {
-        if (engine.options.checked) mark(p.from, p.bytes, IN_USE, false);
+        if (engine->options.checked) mark(p.from, p.bytes, IN_USE, false);
         land(p);
     }
 }
@@ -151,36 +160,36 @@ void land_store(const Store& store) {
 } // namespace
 
 void reset_async() {
-    for (auto& g : own) g = {};
-    for (auto& g : stores) g = {};
-    loads.clear();
-    memset(fences, 0, sizeof fences);
+    for (auto& g : copies().own) g = {};
+    for (auto& g : copies().stores) g = {};
+    copies().loads.clear();
+    memset(copies().fences, 0, sizeof copies().fences);
     reset_mbarriers();
     reset_wgmma();
 }
 
 bool land_one() {
-    if (loads.empty()) return false;
-    land_load(engine.options.random ? draw() % loads.size() : 0);
+    if (copies().loads.empty()) return false;
+    land_load(engine->options.random ? draw() % copies().loads.size() : 0);
     return true;
 }
 
 void exit_async(int thread) {
-    wait_for(own[thread], 0, [](const Own& c) { land(c); });
-    if (!stores[thread].open.empty() || !stores[thread].closed.empty()) {
+    wait_for(copies().own[thread], 0, [](const Own& c) { land(c); });
+    if (!copies().stores[thread].open.empty() || !copies().stores[thread].closed.empty()) {
         fail("a thread exits without a wait for the stores of TMA that it has issued");
     }
     exit_wgmma(thread);
 }
 
 void end_async() {
-    if (engine.failed || (loads.empty() && !mbarrier_unseen())) return;
-    engine.failed = true;
-    engine.error = "a block ends and nobody has waited for a copy of TMA to its shared memory";
+    if (engine->failed || (copies().loads.empty() && !mbarrier_unseen())) return;
+    engine->failed = true;
+    engine->error = "a block ends and nobody has waited for a copy of TMA to its shared memory";
 }
 
-uint8_t proxy_fences(int thread) { return fences[thread]; }
-void fence_proxy_async() { fences[engine.running]++; }
+uint8_t proxy_fences(int thread) { return copies().fences[thread]; }
+void fence_proxy_async() { copies().fences[engine->running]++; }
 
 void cp_async(const Site* site, void* to, const void* from, size_t bytes, bool take) {
     if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) & (bytes - 1)) {
@@ -190,18 +199,18 @@ void cp_async(const Site* site, void* to, const void* from, size_t bytes, bool t
     Own copy{site, static_cast<char*>(to), static_cast<const char*>(from), bytes, take};
     // A write both now and when it lands.
     access_at(site, to, bytes, Access::WRITE);
-    if (engine.options.checked) mark(copy.to, bytes, IN_FLIGHT, true);
-    own[engine.running].open.push_back(copy);
+    if (engine->options.checked) mark(copy.to, bytes, IN_FLIGHT, true);
+    copies().own[engine->running].open.push_back(copy);
 }
 
 void cp_async_commit() {
-    auto& groups = own[engine.running];
+    auto& groups = copies().own[engine->running];
     groups.closed.push_back(std::move(groups.open));
     groups.open.clear();
 }
 
 void cp_async_wait(int most) {
-    wait_for(own[engine.running], most, [](const Own& c) { land(c); });
+    wait_for(copies().own[engine->running], most, [](const Own& c) { land(c); });
 }
 
 void tma_load_2d(const Site* site, void* to, const TensorMap* map, Word* bar, int x, int y) {
@@ -223,21 +232,21 @@ void tma_store_2d(const Site* site, const TensorMap* map, const void* from, int 
     Store store{box_of(site, map_of(site, map), shared, x, y)};
     for (Piece& p : store.pieces) {
         access_at(site, p.to, p.bytes, Access::PEEK);
-        if (engine.options.checked) mark(p.to, p.bytes, IN_USE, true);
+        if (engine->options.checked) mark(p.to, p.bytes, IN_USE, true);
         char* global = const_cast<char*>(p.from);
         p.from = p.to;
         p.to = global;
         if (global) access_at(site, global, p.bytes, Access::COPY);
     }
-    stores[engine.running].open.push_back(std::move(store));
+    copies().stores[engine->running].open.push_back(std::move(store));
 }
 
 void tma_store_commit() {
-    auto& groups = stores[engine.running];
+    auto& groups = copies().stores[engine->running];
     groups.closed.push_back(std::move(groups.open));
     groups.open.clear();
 }
 
-void tma_store_wait(int most) { wait_for(stores[engine.running], most, land_store); }
+void tma_store_wait(int most) { wait_for(copies().stores[engine->running], most, land_store); }
 
 } // namespace simt

@@ -10,7 +10,7 @@
 
 namespace simt {
 
-Engine engine;
+__thread Engine* engine;
 __thread Place* place;
 
 namespace {
@@ -24,19 +24,19 @@ std::vector<Kernel>& kernels() {
 constexpr unsigned IDLE_ROUNDS = 1000;
 
 void jump(int to) { // -1: back to run_block
-    int from = engine.running;
+    int from = engine->running;
     if (from == to) return;
-    engine.switches++;
-    engine.running = to;
-    void** save = from >= 0 ? &engine.fibers[from].stack : &engine.main_stack;
-    if (to >= 0) place = &engine.fibers[to].place;
-    simt_switch(save, to >= 0 ? engine.fibers[to].stack : engine.main_stack);
+    engine->switches++;
+    engine->running = to;
+    void** save = from >= 0 ? &engine->fibers[from].stack : &engine->main_stack;
+    if (to >= 0) place = &engine->fibers[to].place;
+    simt_switch(save, to >= 0 ? engine->fibers[to].stack : engine->main_stack);
 }
 
 [[noreturn]] void deadlock() {
     std::map<std::string, std::vector<int>> waiting;
-    for (int i = 0; i < engine.threads; i++) {
-        const Fiber& f = engine.fibers[i];
+    for (int i = 0; i < engine->threads; i++) {
+        const Fiber& f = engine->fibers[i];
         char text[512];
         if (f.state == State::EXITED) {
             snprintf(text, sizeof text, "exited");
@@ -56,7 +56,7 @@ void jump(int to) { // -1: back to run_block
 
 // A lane of the ready ones: the first, or any.
 int pick_lane(unsigned ready) {
-    if (!engine.options.random) return __builtin_ctz(ready);
+    if (!engine->options.random) return __builtin_ctz(ready);
     int by = static_cast<int>(draw() & 31);
     unsigned turned = by ? ready >> by | ready << (32 - by) : ready;
     return (__builtin_ctz(turned) + by) & 31;
@@ -65,43 +65,43 @@ int pick_lane(unsigned ready) {
 // The thread that runs next; -1 once all have exited.
 int pick() {
     for (int round = 0;; round++) {
-        int warps = static_cast<int>(engine.ready.size());
-        int first = engine.running >= 0 ? engine.fibers[engine.running].place.warp : 0;
-        if (engine.options.random) {
+        int warps = static_cast<int>(engine->ready.size());
+        int first = engine->running >= 0 ? engine->fibers[engine->running].place.warp : 0;
+        if (engine->options.random) {
             first = static_cast<int>(draw() % static_cast<uint64_t>(warps));
             if (draw() % 16 == 0) land_one();
         }
         for (int k = 0; k < warps; k++) {
             int warp = first + k < warps ? first + k : first + k - warps;
-            if (engine.ready[warp]) return warp * 32 + pick_lane(engine.ready[warp]);
+            if (engine->ready[warp]) return warp * 32 + pick_lane(engine->ready[warp]);
         }
-        if (engine.live == 0) return -1;
+        if (engine->live == 0) return -1;
         if (round > 0) deadlock();
         // Nothing can run but threads that poll: copies land now, as late as they may.
-        if (!land_one() && ++engine.idle_rounds > IDLE_ROUNDS) deadlock();
-        for (int i = 0; i < engine.threads; i++) {
-            if (engine.fibers[i].state == State::POLLS) make_ready(i);
+        if (!land_one() && ++engine->idle_rounds > IDLE_ROUNDS) deadlock();
+        for (int i = 0; i < engine->threads; i++) {
+            if (engine->fibers[i].state == State::POLLS) make_ready(i);
         }
     }
 }
 
 void fiber_main() {
-    engine.kernel->run(engine.args);
-    int me = engine.running;
+    engine->kernel->run(engine->args);
+    int me = engine->running;
     exit_async(me);
-    engine.idle_rounds = 0;
-    engine.fibers[me].state = State::EXITED;
-    engine.live--;
-    engine.ready[me >> 5] &= ~(1u << (me & 31));
-    engine.alive[me >> 5] &= ~(1u << (me & 31));
+    engine->idle_rounds = 0;
+    engine->fibers[me].state = State::EXITED;
+    engine->live--;
+    engine->ready[me >> 5] &= ~(1u << (me & 31));
+    engine->alive[me >> 5] &= ~(1u << (me & 31));
     exit_barriers(me);
     jump(pick());
     abort();
 }
 
 void run_block(dim3 block, dim3 blocks, dim3 threads) {
-    for (int i = 0; i < engine.threads; i++) {
-        Fiber& f = engine.fibers[i];
+    for (int i = 0; i < engine->threads; i++) {
+        Fiber& f = engine->fibers[i];
         unsigned n = static_cast<unsigned>(i);
         uint3 thread{n % threads.x, n / threads.x % threads.y, n / (threads.x * threads.y)};
         f.place = Place{thread, {block.x, block.y, block.z}, threads, blocks, i & 31, i >> 5, i};
@@ -110,16 +110,16 @@ void run_block(dim3 block, dim3 blocks, dim3 threads) {
         // Tops at different offsets, or else all stacks would fall in the same sets of the cache.
         f.stack = new_stack(stack_of(i) + STACK - static_cast<size_t>(i & 63) * 64, fiber_main);
     }
-    size_t warps = static_cast<size_t>(engine.threads) / 32;
-    engine.ready.assign(warps, 0xffffffffu);
-    engine.alive = engine.ready;
-    engine.live = engine.threads;
-    engine.idle_rounds = 0;
+    size_t warps = static_cast<size_t>(engine->threads) / 32;
+    engine->ready.assign(warps, 0xffffffffu);
+    engine->alive = engine->ready;
+    engine->live = engine->threads;
+    engine->idle_rounds = 0;
     reset_barriers();
     reset_shared();
     reset_async();
     start_block();
-    engine.running = -1;
+    engine->running = -1;
     jump(pick());
     end_async();
 }
@@ -138,10 +138,10 @@ const Kernel* find_kernel(const char* name) {
 }
 
 uint64_t draw() {
-    engine.random ^= engine.random << 13;
-    engine.random ^= engine.random >> 7;
-    engine.random ^= engine.random << 17;
-    return engine.random;
+    engine->random ^= engine->random << 13;
+    engine->random ^= engine->random >> 7;
+    engine->random ^= engine->random << 17;
+    return engine->random;
 }
 
 bool same_site(const Site* a, const Site* b) {
@@ -149,20 +149,20 @@ bool same_site(const Site* a, const Site* b) {
 }
 
 void make_ready(int thread) {
-    engine.fibers[thread].state = State::READY;
-    engine.ready[thread >> 5] |= 1u << (thread & 31);
+    engine->fibers[thread].state = State::READY;
+    engine->ready[thread >> 5] |= 1u << (thread & 31);
 }
 
 void wait_as(State state, const Site* site) {
-    int me = engine.running;
-    engine.fibers[me].state = state;
-    engine.fibers[me].site = site;
-    engine.ready[me >> 5] &= ~(1u << (me & 31));
+    int me = engine->running;
+    engine->fibers[me].state = state;
+    engine->fibers[me].site = site;
+    engine->ready[me >> 5] &= ~(1u << (me & 31));
 }
 
 void run_others() {
-    if (engine.options.most_switches && engine.switches > engine.options.most_switches) {
-        fail("more than %llu switches between threads", static_cast<unsigned long long>(engine.options.most_switches));
+    if (engine->options.most_switches && engine->switches > engine->options.most_switches) {
+        fail("more than %llu switches between threads", static_cast<unsigned long long>(engine->options.most_switches));
     }
     jump(pick());
 }
@@ -179,50 +179,54 @@ void fail(const char* format, ...) {
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    if (!engine.failed) {
-        engine.error = text;
-        if (engine.running >= 0) {
+    if (!engine->failed) {
+        engine->error = text;
+        if (engine->running >= 0) {
             const Place& p = current().place;
             snprintf(text, sizeof text, " [block (%u, %u, %u), thread (%u, %u, %u), warp %d, lane %d, ", p.block.x,
                      p.block.y, p.block.z, p.thread.x, p.thread.y, p.thread.z, p.warp, p.lane);
-            engine.error += text;
-            engine.error += engine.options.random ? "seed " + std::to_string(engine.options.seed) + "]" : "in turn]";
+            engine->error += text;
+            engine->error += engine->options.random ? "seed " + std::to_string(engine->options.seed) + "]" : "in turn]";
         }
     }
-    engine.failed = true;
-    if (engine.running >= 0) jump(-1);
+    engine->failed = true;
+    if (engine->running >= 0) jump(-1);
     abort();
 }
 
+Engine::~Engine() {
+    if (stacks) munmap(stacks, STACK * THREADS);
+}
+
 void run(dim3 blocks, dim3 threads) {
-    engine.failed = false;
-    engine.error.clear();
-    engine.launch++;
-    engine.switches = engine.barriers = engine.collectives = 0;
-    engine.random = (engine.options.seed + 1) * 0x9e3779b97f4a7c15ull | 1;
-    engine.threads = static_cast<int>(threads.x * threads.y * threads.z);
-    if (!engine.stacks) {
+    engine->failed = false;
+    engine->error.clear();
+    engine->launch++;
+    engine->switches = engine->barriers = engine->collectives = 0;
+    engine->random = (engine->options.seed + 1) * 0x9e3779b97f4a7c15ull | 1;
+    engine->threads = static_cast<int>(threads.x * threads.y * threads.z);
+    if (!engine->stacks) {
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         void* at = mmap(nullptr, STACK * THREADS, PROT_READ | PROT_WRITE, flags, -1, 0);
         if (at == MAP_FAILED) {
-            engine.failed = true;
-            engine.error = "no memory for the threads' stacks";
+            engine->failed = true;
+            engine->error = "no memory for the threads' stacks";
             return;
         }
-        engine.stacks = static_cast<char*>(at);
+        engine->stacks = static_cast<char*>(at);
         for (int i = 0; i < THREADS; i++) mprotect(stack_of(i), PAGE, PROT_NONE);
-        engine.fibers.resize(THREADS);
+        engine->fibers.resize(THREADS);
     }
     start_launch();
     uint64_t count = static_cast<uint64_t>(blocks.x) * blocks.y * blocks.z;
     std::vector<uint32_t> order(count);
     for (uint64_t i = 0; i < count; i++) order[i] = static_cast<uint32_t>(i);
-    for (uint64_t i = count; engine.options.random && i > 1; i--) std::swap(order[i - 1], order[draw() % i]);
-    for (uint64_t i = 0; i < count && !engine.failed; i++) {
+    for (uint64_t i = count; engine->options.random && i > 1; i--) std::swap(order[i - 1], order[draw() % i]);
+    for (uint64_t i = 0; i < count && !engine->failed; i++) {
         uint32_t b = order[i];
         run_block(dim3(b % blocks.x, b / blocks.x % blocks.y, b / (blocks.x * blocks.y)), blocks, threads);
     }
-    engine.running = -1;
+    engine->running = -1;
     place = nullptr;
 }
 

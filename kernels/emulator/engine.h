@@ -1,8 +1,9 @@
-// The engine's state: one launch at a time, one block of it at a time, a fiber for each thread of the block.
+// The state of an emulated device: one launch at a time, one block of it at a time, a fiber for each thread of the
+// block. Devices share nothing, so that each may run in a thread of its own.
 #pragma once
 #include "emulator/checker.h"
 #include "emulator/interface.h"
-#include <mutex>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -43,8 +44,27 @@ struct Meeting {
     void* args[32];
 };
 
+// What each file keeps to itself.
+struct SharedMemory;
+struct Barriers;
+struct Checks;
+struct Clocks;
+struct Copies;
+struct Mbarriers;
+struct Products;
+std::shared_ptr<SharedMemory> new_shared_memory();
+std::shared_ptr<Barriers> new_barriers();
+std::shared_ptr<Checks> new_checks();
+std::shared_ptr<Clocks> new_clocks();
+std::shared_ptr<Copies> new_copies();
+std::shared_ptr<Mbarriers> new_mbarriers();
+std::shared_ptr<Products> new_products();
+
 struct Engine {
-    std::mutex mutex;
+    Engine() = default;
+    Engine(const Engine&) = delete;
+    ~Engine();
+
     Options options{};
     const Kernel* kernel = nullptr;
     const void* args = nullptr;
@@ -68,12 +88,27 @@ struct Engine {
     bool failed = false;
     std::string error;
     uint64_t switches = 0, barriers = 0, collectives = 0;
+
+    // The buffers that the host allocated, by address, and the one that was found last; the block's shared memory.
+    std::map<const char*, Range> buffers;
+    Range* last_buffer = nullptr;
+    int buffer_ids = 0;
+    Range shared_range{nullptr, nullptr, nullptr, 0, Range::SHARED, nullptr};
+
+    std::shared_ptr<SharedMemory> shared = new_shared_memory();
+    std::shared_ptr<Barriers> meeting_places = new_barriers();
+    std::shared_ptr<Checks> checks = new_checks();
+    std::shared_ptr<Clocks> clocks = new_clocks();
+    std::shared_ptr<Copies> copies = new_copies();
+    std::shared_ptr<Mbarriers> mbarriers = new_mbarriers();
+    std::shared_ptr<Products> products = new_products();
 };
-extern Engine engine;
+// That of the launch which this thread is in; nullptr: in none.
+extern __thread Engine* engine;
 
 uint64_t draw();
-inline Fiber& current() { return engine.fibers[static_cast<size_t>(engine.running)]; }
-inline char* stack_of(int thread) { return engine.stacks + static_cast<size_t>(thread) * STACK; }
+inline Fiber& current() { return engine->fibers[static_cast<size_t>(engine->running)]; }
+inline char* stack_of(int thread) { return engine->stacks + static_cast<size_t>(thread) * STACK; }
 
 void make_ready(int thread);
 // Mark the running thread as waiting; `run_others` then leaves it until it is made ready.
@@ -90,7 +125,7 @@ void start_shared(size_t dynamic);
 void reset_shared();
 void end_shared();
 
-// Runs all blocks; what went wrong is in engine.error.
+// Runs all blocks; what went wrong is in engine->error.
 void run(dim3 blocks, dim3 threads);
 
 } // namespace simt

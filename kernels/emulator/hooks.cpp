@@ -7,8 +7,8 @@ using simt::engine;
 
 namespace {
 inline void hook(const void* at, size_t bytes, Access how, const void* pc) {
-    if (!engine.options.checked || engine.running < 0) return;
-    simt::check(static_cast<const char*>(at), bytes, how, {pc, nullptr}, engine.running);
+    if (!engine || !engine->options.checked || engine->running < 0) return;
+    simt::check(static_cast<const char*>(at), bytes, how, {pc, nullptr}, engine->running);
 }
 } // namespace
 
@@ -55,7 +55,7 @@ struct UndefinedAt {
 
 #define UNDEFINED(handler, words)                                                                       \
     void __ubsan_handle_##handler(const UndefinedAt* at) {                                              \
-        if (engine.options.checked && engine.running >= 0) {                                            \
+        if (engine && engine->options.checked && engine->running >= 0) {                                            \
             simt::fail("undefined: " words " at %s:%u", at->file, at->line);           \
         }                                                                                               \
     }                                                                                                   \
@@ -84,7 +84,7 @@ struct TypeMismatch {
     unsigned char log_alignment, kind;
 };
 void __ubsan_handle_type_mismatch_v1(const TypeMismatch* data, uintptr_t pointer) {
-    if (!engine.options.checked || engine.running < 0) return;
+    if (!engine || !engine->options.checked || engine->running < 0) return;
     const char* file = data->at.file;
     size_t alignment = static_cast<size_t>(1) << data->log_alignment;
     if (!pointer) simt::fail("null pointer used at %s:%u", file, data->at.line);

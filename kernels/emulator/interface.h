@@ -47,10 +47,8 @@ extern __thread Place* place;
 struct SharedArray {
     const char* name;
     size_t bytes;
-    uint64_t launch; // whose `at` is valid
-    void* at;
 };
-void* shared_array(SharedArray*);
+void* shared_array(const SharedArray*);
 void* dynamic_shared();
 // Where in the block's shared memory an address lies, as __cvta_generic_to_shared has it.
 unsigned shared_offset(const void*);

@@ -27,7 +27,7 @@
 // A static shared array lives in the engine's block of shared memory, between red zones.
 #define FIPK_SHARED(T, name, ...)                                                        \
     typedef T name##_type __VA_ARGS__;                                                   \
-    static ::simt::SharedArray name##_array{#name, sizeof(name##_type), 0, nullptr};     \
+    static constexpr ::simt::SharedArray name##_array{#name, sizeof(name##_type)};       \
     name##_type& name = *static_cast<name##_type*>(::simt::shared_array(&name##_array))
 #define FIPK_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::simt::dynamic_shared())
 

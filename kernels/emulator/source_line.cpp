@@ -2,6 +2,7 @@
 #include "checker.h"
 #include <cstdio>
 #include <dlfcn.h>
+#include <mutex>
 
 namespace simt {
 
@@ -26,6 +27,8 @@ std::string look_up(const void* pc) {
 } // namespace
 
 std::string source_line(const void* pc) {
+    static std::mutex mutex; // devices run in several threads
+    std::lock_guard<std::mutex> lock(mutex);
     static std::map<const void*, std::string> known; // a look-up reads all of the program's debug information
     std::string& line = known[pc];
     if (line.empty()) line = look_up(pc);

@@ -29,16 +29,28 @@ struct Queue {
     std::vector<Held> held;
     bool fenced = false;
 };
-Queue queues[THREADS];
+
+} // namespace
+
+struct Products {
+    Queue queues[THREADS];
+    float a[M][K], b[K][256], d[M][256]; // of the product that runs
+};
+std::shared_ptr<Products> new_products() { return std::make_shared<Products>(); }
+
+namespace {
+
+Queue& queue_of(int thread) { return engine->products->queues[thread]; }
 
 // Where element r, of m or n, and k of an operand lies. Lines of 128 bytes are in groups of 8, which follow each other
 // at the stride; a turned operand goes on after 64 elements of its lines with the next block of lines.
 char* element(Operand operand, int r, int k) {
     auto field = [&](int shift) { return static_cast<unsigned>(operand.word >> shift & 0x3fff) << 4; };
-    unsigned row = static_cast<unsigned>(operand.turned ? k : r), column = static_cast<unsigned>(operand.turned ? r : k);
+    unsigned row = static_cast<unsigned>(operand.turned ? k : r);
+    unsigned column = static_cast<unsigned>(operand.turned ? r : k);
     unsigned block = operand.turned ? column / 64 * field(16) : 0;
     unsigned at = field(0) + block + row / 8 * field(32) + row % 8 * 128 + (operand.turned ? column % 64 : column) * 2;
-    return shared_range.low + (at ^ (at >> 7 & 7) << 4);
+    return engine->shared_range.low + (at ^ (at >> 7 & 7) << 4);
 }
 
 // Eight numbers in a line are 16 bytes in a row.
@@ -60,7 +72,7 @@ void check_operand(const Site* site, Operand operand) {
 }
 
 void mark_operands(const Product& p, bool on) {
-    if (!engine.options.checked) return;
+    if (!engine->options.checked) return;
     each_piece(p.a, M, [&](char* at) { mark(at, 16, IN_USE, on); });
     each_piece(p.b, p.n, [&](char* at) { mark(at, 16, IN_USE, on); });
 }
@@ -95,8 +107,8 @@ float bf16_at(const char* at) {
 
 // Product `index` of the oldest group of all 128 threads, the first of which is `first`.
 void multiply(int first, size_t index) {
-    const Product p = queues[first].closed.front()[index];
-    static float a[M][K], b[K][256], d[M][256];
+    const Product p = queue_of(first).closed.front()[index];
+    auto& [queues, a, b, d] = *engine->products;
     for (int r = 0; r < M; r++) {
         for (int k = 0; k < K; k++) a[r][k] = bf16_at(element(p.a, r, k));
     }
@@ -105,7 +117,7 @@ void multiply(int first, size_t index) {
     }
     auto each = [&](auto f) {
         for (int t = 0; t < GROUP; t++) {
-            Queue& q = queues[first + t];
+            Queue& q = queue_of(first + t);
             float* own = hold(q, q.closed.front()[index].d, p.n).values.data();
             int lane = t & 31, row = t / 32 * 16 + lane / 4, column = lane % 4 * 2;
             for (int i = 0; i < p.n / 2; i++) f(own[i], d[row + 8 * (i >> 1 & 1)][8 * (i >> 2) + column + (i & 1)]);
@@ -118,7 +130,7 @@ void multiply(int first, size_t index) {
         }
     }
     each([&](float& own, float& whole) { own = whole; });
-    for (int t = 0; t < GROUP; t++) let_go(queues[first + t], queues[first + t].closed.front()[index].d);
+    for (int t = first; t < first + GROUP; t++) let_go(queue_of(t), queue_of(t).closed.front()[index].d);
 }
 
 struct Wait {
@@ -135,32 +147,33 @@ void land_groups(void** args) {
         fail("%s at %s:%d: threads of the warpgroup have issued different products", site->what, site->file,
              site->line);
     };
-    while (static_cast<int>(queues[first].closed.size()) > wait.most) {
-        size_t count = queues[first].closed.front().size();
+    while (static_cast<int>(queue_of(first).closed.size()) > wait.most) {
+        size_t count = queue_of(first).closed.front().size();
         for (int t = 0; t < GROUP; t++) {
-            Queue& q = queues[first + t];
+            Queue& q = queue_of(first + t);
             same(!q.closed.empty() && q.closed.front().size() == count);
-            for (size_t i = 0; i < count; i++) same(q.closed.front()[i] == queues[first].closed.front()[i]);
+            const auto& firsts = queue_of(first).closed.front();
+            for (size_t i = 0; i < count; i++) same(q.closed.front()[i] == firsts[i]);
         }
         for (size_t i = 0; i < count; i++) multiply(first, i);
-        for (const Product& p : queues[first].closed.front()) mark_operands(p, false);
-        for (int t = 0; t < GROUP; t++) queues[first + t].closed.erase(queues[first + t].closed.begin());
+        for (const Product& p : queue_of(first).closed.front()) mark_operands(p, false);
+        for (int t = first; t < first + GROUP; t++) queue_of(t).closed.erase(queue_of(t).closed.begin());
     }
     // An operand may also be one of a product that still runs.
-    for (const auto& group : queues[first].closed) {
+    for (const auto& group : queue_of(first).closed) {
         for (const Product& p : group) mark_operands(p, true);
     }
-    for (const Product& p : queues[first].open) mark_operands(p, true);
+    for (const Product& p : queue_of(first).open) mark_operands(p, true);
 }
 
 } // namespace
 
 void reset_wgmma() {
-    for (Queue& q : queues) q = Queue();
+    for (Queue& q : engine->products->queues) q = Queue();
 }
 
 void exit_wgmma(int thread) {
-    const Queue& q = queues[thread];
+    const Queue& q = queue_of(thread);
     for (const auto& group : q.closed) {
         if (!group.empty()) fail("a thread exits without a wait for the wgmma that it has issued");
     }
@@ -172,12 +185,12 @@ Word wgmma_operand(const void* p, int next) {
     return (shared_offset(p) & 0x3ffff) >> 4 | block << 16 | group << 32 | swizzle_128 << 62;
 }
 
-void wgmma_fence() { queues[engine.running].fenced = true; }
+void wgmma_fence() { queue_of(engine->running).fenced = true; }
 
 void wgmma(const Site* site, float* d, int n, Operand a, Operand b, bool add) {
-    int me = engine.running, first = me & ~(GROUP - 1);
-    Queue& q = queues[me];
-    if (first + GROUP > engine.threads) {
+    int me = engine->running, first = me & ~(GROUP - 1);
+    Queue& q = queue_of(me);
+    if (first + GROUP > engine->threads) {
         fail("%s at %s:%d needs a warpgroup, 128 threads", site->what, site->file, site->line);
     }
     if (!q.fenced) fail("%s at %s:%d without a wgmma_fence before it", site->what, site->file, site->line);
@@ -189,7 +202,7 @@ void wgmma(const Site* site, float* d, int n, Operand a, Operand b, bool add) {
     size_t index = q.open.size(), groups = q.closed.size();
     for (int t = first; t < first + GROUP; t++) {
         if (t == me) continue;
-        const Queue& other = queues[t];
+        const Queue& other = queue_of(t);
         is_first &= !(other.closed.size() > groups || (other.closed.size() == groups && other.open.size() > index));
     }
     if (is_first) {
@@ -202,15 +215,15 @@ void wgmma(const Site* site, float* d, int n, Operand a, Operand b, bool add) {
 }
 
 void wgmma_commit() {
-    Queue& q = queues[engine.running];
+    Queue& q = queue_of(engine->running);
     q.closed.push_back(std::move(q.open));
     q.open.clear();
 }
 
 void wgmma_wait(const Site* site, int most) {
-    Wait wait{site, engine.running, most};
+    Wait wait{site, engine->running, most};
     warpgroup_collective(site, land_groups, &wait);
-    queues[engine.running].fenced = false;
+    queue_of(engine->running).fenced = false;
 }
 
 void set_registers(const Site* site, int count) {

@@ -131,7 +131,7 @@ impl Bench {
 
     fn coverage(&self) -> Option<Row> {
         #[cfg(feature = "emulator")]
-        return self.emulator.as_ref().map(|e| crate::selftest::coverage(e));
+        return self.emulator.as_ref().map(|e| crate::selftest::coverage(&e.launched()));
         #[cfg(not(feature = "emulator"))]
         None
     }

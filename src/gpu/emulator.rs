@@ -31,11 +31,14 @@ pub struct Counts {
 
 // SAFETY: these are the functions of kernels/emulator/{api,engine}.cpp, with the same types.
 unsafe extern "C" {
-    safe fn simt_alloc(bytes: usize, tracked: c_int) -> *mut u8;
-    fn simt_free(at: *mut c_void);
+    safe fn simt_new() -> *mut c_void;
+    fn simt_delete(device: *mut c_void);
+    fn simt_alloc(device: *mut c_void, bytes: usize, tracked: c_int) -> *mut u8;
+    fn simt_free(device: *mut c_void, at: *mut c_void);
     safe fn simt_kernels() -> usize;
     fn simt_kernel(index: usize, args: *mut usize, threads: *mut u32) -> *const c_char;
     fn simt_launch(
+        device: *mut c_void,
         name: *const c_char,
         blocks: *const u32,
         threads: u32,
@@ -109,6 +112,8 @@ enum Step {
 /// An emulated device. What is queued runs at once, except while it is recorded.
 #[derive(Debug)]
 pub struct Emulator {
+    /// Its state in kernels/emulator: that of this device alone, and made for one thread at a time.
+    raw: *mut c_void,
     options: Cell<Options>,
     kernels: BTreeMap<String, Kernel>,
     /// Bytes of what is allocated, by address.
@@ -129,6 +134,7 @@ impl Default for Emulator {
 impl Emulator {
     pub fn new(options: Options) -> Self {
         Self {
+            raw: simt_new(),
             options: Cell::new(options),
             kernels: kernels().into_iter().map(|k| (k.name.clone(), k)).collect(),
             buffers: RefCell::default(),
@@ -259,6 +265,7 @@ impl Emulator {
         // valid; the kernel touches its buffers, and what it does wrong is what the checker reports.
         let status = unsafe {
             simt_launch(
+                self.raw,
                 name.as_ptr(),
                 grid.as_ptr(),
                 threads,
@@ -281,8 +288,8 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        let left: Vec<u64> = self.buffers.borrow().keys().copied().collect();
-        left.into_iter().for_each(|at| self.free(Ptr(at)));
+        // SAFETY: it came from simt_new and nothing uses it any more; what is still allocated goes with it.
+        unsafe { simt_delete(self.raw) };
     }
 }
 
@@ -314,7 +321,8 @@ impl Device for Emulator {
         if bytes > free {
             return Err(none());
         }
-        let at = simt_alloc(bytes, self.options.get().checked.into());
+        // SAFETY: this device is there, and no launch runs: one holds `self` until it is done.
+        let at = unsafe { simt_alloc(self.raw, bytes, self.options.get().checked.into()) };
         if at.is_null() {
             return Err(none());
         }
@@ -324,7 +332,7 @@ impl Device for Emulator {
     fn free(&self, at: Ptr) {
         if self.buffers.borrow_mut().remove(&at.0).is_some() {
             // SAFETY: `at` came from simt_alloc, and has not been freed: it was still listed.
-            unsafe { simt_free(at.0 as *mut c_void) };
+            unsafe { simt_free(self.raw, at.0 as *mut c_void) };
         }
     }
     fn upload(&self, to: Ptr, data: &[u8]) -> Result<()> {

@@ -4,15 +4,20 @@ use fipk::gpu::emulator::{Emulator, Options};
 use fipk::gpu::{Device, Dtype, Ptr, Queue};
 use fipk::ops::{Add, Cost, Cotangent, DeviceIo, Op, Pass, Reads};
 use fipk::rng::Rng;
-use fipk::selftest::{Case, Make, Row, check_op, checks, coverage, run};
+use fipk::selftest::{Case, Check, Make, Row, check_op, checks, coverage, run};
 use fipk::tensor::{Shape, View};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 fn rows(emulator: &Rc<Emulator>, seed: u64, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
+    rows_of(emulator, checks(seed), wanted)
+}
+
+fn rows_of(emulator: &Rc<Emulator>, checks: Vec<Check>, wanted: &dyn Fn(&str) -> bool) -> Vec<Row> {
     let device: Rc<dyn Device> = emulator.clone();
     let mut rows = Vec::new();
-    run(&device, &checks(seed), wanted, &mut |row| {
+    run(&device, &checks, wanted, &mut |row| {
         rows.push(row);
         Ok(())
     })
@@ -24,9 +29,22 @@ fn rows(emulator: &Rc<Emulator>, seed: u64, wanted: &dyn Fn(&str) -> bool) -> Ve
 fn every_kernel_is_launched_and_passes() {
     // The emulator's own tests plant bugs under several orders of threads; all rows once is minutes already.
     let seed = 1;
-    let emulator = Rc::new(Emulator::new(Options { seed: Some(seed), checked: true }));
-    let mut rows = rows(&emulator, seed, &|_| true);
-    rows.push(coverage(&emulator));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = &|i: usize| {
+        let emulator = Rc::new(Emulator::new(Options { seed: Some(seed), checked: true }));
+        let own = checks(seed).into_iter().skip(i).step_by(threads).collect();
+        (rows_of(&emulator, own, &|_| true), emulator.launched())
+    };
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let spawned: Vec<_> = (0..threads).map(|i| scope.spawn(move || part(i))).collect();
+        spawned.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let (mut rows, mut launched) = (Vec::new(), BTreeSet::new());
+    for (own, kernels) in parts {
+        rows.extend(own);
+        launched.extend(kernels);
+    }
+    rows.push(coverage(&launched));
     let wrong: Vec<String> = rows.iter().filter(|r| !r.ok).map(|r| format!("{r:?}")).collect();
     assert!(wrong.is_empty(), "seed {seed}: {} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
     assert!(rows.len() > 1000, "{}", rows.len());
@@ -40,7 +58,7 @@ fn every_kernel_is_launched_and_passes() {
 fn a_kernel_that_no_row_launches_is_named() {
     let emulator = Rc::new(Emulator::default());
     assert!(rows(&emulator, 1, &|name| name == "add_forward").iter().all(|r| r.ok));
-    let row = coverage(&emulator);
+    let row = coverage(&emulator.launched());
     assert!(!row.ok && row.note.contains("flat_dot_f32") && !row.note.contains("add_forward_f32"), "{row:?}");
 }
 
