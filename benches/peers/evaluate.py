@@ -9,13 +9,17 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (AutoConfig, AutoModelForImageClassification, AutoModelForMaskedLM,
+                          AutoModelForSequenceClassification)
+
+
+KINDS = {"ForMaskedLM": AutoModelForMaskedLM, "ForImageClassification": AutoModelForImageClassification}
 
 
 def load(folder):
-    config = AutoConfig.from_pretrained(folder)
-    masked = any(name.endswith("ForMaskedLM") for name in config.architectures or [])
-    kind = AutoModelForMaskedLM if masked else AutoModelForSequenceClassification
+    names = AutoConfig.from_pretrained(folder).architectures or []
+    found = [kind for end, kind in KINDS.items() if any(name.endswith(end) for name in names)]
+    kind = found[0] if found else AutoModelForSequenceClassification
     model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     faults = {name: sorted(map(str, found)) for name, found in info.items() if found}
     if faults:
@@ -26,7 +30,7 @@ def load(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a Hugging Face model folder")
-    parser.add_argument("inputs", help="safetensors with input_ids, attention_mask, ..")
+    parser.add_argument("inputs", help="safetensors with input_ids, attention_mask, .., or pixel_values")
     parser.add_argument("--output", help="write the logits here")
     parser.add_argument("--against", help='safetensors with a tensor "logits"')
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest absolute difference allowed")
