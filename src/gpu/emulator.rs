@@ -262,7 +262,8 @@ impl Emulator {
         let (mut counts, mut error) = (Counts::default(), [0u8; 4096]);
         self.launched.borrow_mut().insert(kernel.to_string());
         // SAFETY: the state is this device's and runs nothing else, the name ends in a zero, the arguments are as large as
-        // the kernel reads (checked), all outputs are valid; the kernel touches its buffers, and what it does wrong is what the checker reports.
+        // the kernel reads (checked), all outputs are valid; the kernel touches its buffers, and what it does wrong is
+        // what the checker reports.
         let status = unsafe {
             simt_launch(
                 self.raw,
