@@ -20,6 +20,9 @@
 // serves two products. dy has an epilogue of its own, after that of y element by element and by the same thread, so that
 // its `slope` may be what y's epilogue has just stored.
 //
+// The reverse pass of a linear map makes gx = gy W (nn) and gw = gyᵀ x (tn) in one launch: each block makes a tile of one of
+// them, as a block of that product's own launch would, so that the bits are the same.
+//
 // Not yet run on a GPU.
 #pragma once
 #include "gemm.cuh"
@@ -34,6 +37,13 @@ struct GemmDualArgs {
     GemmArgs dy;
 };
 FIPK_ARGS(GemmDualArgs, 304);
+
+// The two products of a reverse pass: gx of layout nn, gw of layout tn; each with its own split.
+struct GemmReverseArgs {
+    GemmArgs gx;
+    GemmArgs gw;
+};
+FIPK_ARGS(GemmReverseArgs, 304);
 
 // A block's tile, a warp's part of it, how deep slices are, in bytes of k, and how many are in shared memory at a time: 96
 // KiB of them at most, which all devices have.
@@ -161,14 +171,19 @@ FIPK_DEVICE void multiply(float (&d)[M][2 * N][4], const u32 (&a)[M][4], const u
     }
 }
 
-// The corner of this block's tile.
+// The corner of the nth tile.
 struct Corner {
     u32 row, column;
 };
-template <class P> FIPK_DEVICE Corner corner_of_block(const GemmArgs& p) {
-    const u32 rows = static_cast<u32>((p.m + P::ROWS - 1) / P::ROWS);
-    const u32 columns = static_cast<u32>((p.n + P::COLUMNS - 1) / P::COLUMNS);
-    const u32 top = blockIdx.x / (BAND * columns) * BAND, within = blockIdx.x % (BAND * columns);
+template <class P> FIPK_DEVICE u32 tile_rows(const GemmArgs& p) {
+    return static_cast<u32>((p.m + P::ROWS - 1) / P::ROWS);
+}
+template <class P> FIPK_DEVICE u32 tile_columns(const GemmArgs& p) {
+    return static_cast<u32>((p.n + P::COLUMNS - 1) / P::COLUMNS);
+}
+template <class P> FIPK_DEVICE Corner corner_of_tile(const GemmArgs& p, u32 tile) {
+    const u32 rows = tile_rows<P>(p), columns = tile_columns<P>(p);
+    const u32 top = tile / (BAND * columns) * BAND, within = tile % (BAND * columns);
     const u32 height = rows - top < BAND ? rows - top : BAND;
     return {(top + within % height) * P::ROWS, within / height * P::COLUMNS};
 }
@@ -176,7 +191,7 @@ template <class P> FIPK_DEVICE Corner corner_of_block(const GemmArgs& p) {
 // The mth 16 rows of a warp's sums, through shared memory of its own, to where they belong.
 template <int M, int N>
 FIPK_DEVICE void finish_rows(const GemmArgs& p, float* mine, const float (&d)[M][2 * N][4], int m, u64 row, u64 column,
-                             bool aligned) {
+                             bool aligned, u32 part) {
     // Eight banks further with every row, so that neither the writes nor the reads of a warp meet themselves.
     constexpr int STRIDE = 16 * N + 8, QUADS = 4 * N;
     const int lane = threadIdx.x % 32;
@@ -203,14 +218,20 @@ FIPK_DEVICE void finish_rows(const GemmArgs& p, float* mine, const float (&d)[M]
         if (p.split == 1) {
             finish<4>(p, row + r, column + c, sums, aligned);
         } else {
-            finish_part<4>(p, row + r, column + c, sums);
+            finish_part<4>(p, row + r, column + c, sums, part);
         }
     }
 }
 
+// What a block does of a product: its tile, and its part of the sum.
+struct Work {
+    u32 tile, part;
+};
+FIPK_DEVICE Work work_of_block() { return {blockIdx.x, blockIdx.y}; }
+
 // KINDS: 1, a product p of one or two pairs; 2, a dual product with tangents q.
 template <class T, bool A_INNER_K, bool B_INNER_K, class P, int KINDS>
-FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
+FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q, Work work) {
     using A = Side<T, true, P::ROWS, A_INNER_K, P::BYTES, P::THREADS>;
     using B = Side<T, false, P::COLUMNS, B_INNER_K, P::BYTES, P::THREADS>;
     constexpr int M = P::WARP_ROWS / 16, N = P::WARP_COLUMNS / 16, STEPS = P::BYTES / 32;
@@ -224,15 +245,15 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     FIPK_DYNAMIC_SHARED(char, stages);
     auto buffer = [&](int i) { return stages + static_cast<u32>(i) % STAGES * STAGE; };
 
-    const Corner corner = corner_of_block<P>(p);
+    const Corner corner = corner_of_tile<P>(p, work.tile);
     const int warp = threadIdx.x / 32;
     const int warp_row = warp / P::ACROSS * P::WARP_ROWS, warp_column = warp % P::ACROSS * P::WARP_COLUMNS;
 
     // The slices of all pairs in a row, and the part of them that is this block's.
     const int slices = static_cast<int>((p.k + A::DEPTH - 1) / A::DEPTH);
     const u64 all = static_cast<u64>(slices) * p.pairs;
-    const int begin = static_cast<int>(all * blockIdx.y / p.split);
-    const int count = static_cast<int>(all * (blockIdx.y + 1) / p.split) - begin;
+    const int begin = static_cast<int>(all * work.part / p.split);
+    const int count = static_cast<int>(all * (work.part + 1) / p.split) - begin;
     const A a(p.lda, corner.row, p.m, p.k);
     const B b(p.ldb, corner.column, p.n, p.k);
     auto fetch = [&](int i) {
@@ -318,7 +339,7 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
     }
 
     const u32 own_row = corner.row + threadIdx.x;
-    if (BIAS_GRADIENT && row_sums && own_row < p.m) finish_bias_gradient(p, own_row, row_sum);
+    if (BIAS_GRADIENT && row_sums && own_row < p.m) finish_bias_gradient(p, own_row, row_sum, work.part);
     cp_async_wait<0>();
     __syncthreads();
     float* mine = reinterpret_cast<float*>(stages) + warp * 16 * (P::WARP_COLUMNS + 8);
@@ -327,26 +348,47 @@ FIPK_DEVICE void gemm_mma(const GemmArgs& p, const GemmArgs& q) {
 #pragma unroll 1
     for (int m = 0; m < M; m++) {
         const u32 row = corner.row + warp_row + 16 * m;
-        finish_rows<M, N>(p, mine, sum[0], m, row, column, aligned);
-        if constexpr (KINDS == 2) finish_rows<M, N>(q, mine, sum[1], m, row, column, aligned_too);
+        finish_rows<M, N>(p, mine, sum[0], m, row, column, aligned, work.part);
+        if constexpr (KINDS == 2) finish_rows<M, N>(q, mine, sum[1], m, row, column, aligned_too, work.part);
     }
 }
 
-// gemm_mma_<layout>_<tile>_<operands>, and gemm_dual_nt_<tile>_<operands>.
+// gx and gw, on a grid of one axis: the blocks of the product that takes longer a block come first, and the shorter ones of
+// the other fill the places that they leave. Within each, rows of gy go upwards: gx's tiles do, and gw's parts. Where one
+// launch is worth while, gy is small enough to stay in L2 between the two.
+template <class T, class P> FIPK_DEVICE void gemm_reverse(const GemmReverseArgs& p) {
+    const u32 tiles_x = tile_rows<P>(p.gx) * tile_columns<P>(p.gx), tiles_w = tile_rows<P>(p.gw) * tile_columns<P>(p.gw);
+    const bool x_first = p.gx.k * p.gx.pairs * p.gw.split >= p.gw.k * p.gw.pairs * p.gx.split;
+    const u32 first = x_first ? tiles_x * p.gx.split : tiles_w * p.gw.split;
+    const bool in_first = blockIdx.x < first;
+    const u32 nth = in_first ? blockIdx.x : blockIdx.x - first;
+    if (in_first == x_first) {
+        // Parts of a tile side by side: they are of the same rows of gy.
+        gemm_mma<T, true, false, P, 1>(p.gx, p.gx, {nth / p.gx.split, nth % p.gx.split});
+    } else {
+        gemm_mma<T, false, false, P, 1>(p.gw, p.gw, {nth % tiles_w, nth / tiles_w});
+    }
+}
+
+// gemm_mma_<layout>_<tile>_<operands>, gemm_dual_nt_<tile>_<operands> and gemm_reverse_<tile>_<operands>.
 using Small = Plan<64, 64, 32, 32, 128, 4>;
 using Medium = Plan<128, 128, 64, 64, 64, 4>;
 using Large = Plan<256, 128, 64, 64, 64, 4>;
 using DualSmall = Plan<64, 64, 32, 32, 64, 4>;
 using DualLarge = Plan<128, 128, 64, 32, 64, 3>;
-#define GEMM_MMA_OF(layout, operands, T, tile, P, blocks, a_inner_k, b_inner_k)                              \
-    FIPK_KERNEL_BLOCKS(gemm_mma_##layout##_##tile##_##operands, GemmArgs, P::THREADS, blocks) {              \
-        gemm_mma<T, a_inner_k, b_inner_k, P, 1>(p, p);                                                       \
+#define GEMM_MMA_OF(layout, operands, T, tile, P, blocks, a_inner_k, b_inner_k)                 \
+    FIPK_KERNEL_BLOCKS(gemm_mma_##layout##_##tile##_##operands, GemmArgs, P::THREADS, blocks) { \
+        gemm_mma<T, a_inner_k, b_inner_k, P, 1>(p, p, work_of_block());                         \
     }
-#define GEMM_MMA(layout, operands, T, a_inner_k, b_inner_k)                       \
-    GEMM_MMA_OF(layout, operands, T, 64x64, Small, 3, a_inner_k, b_inner_k)       \
-    GEMM_MMA_OF(layout, operands, T, 128x128, Medium, 2, a_inner_k, b_inner_k)    \
+#define GEMM_MMA(layout, operands, T, a_inner_k, b_inner_k)                    \
+    GEMM_MMA_OF(layout, operands, T, 64x64, Small, 3, a_inner_k, b_inner_k)    \
+    GEMM_MMA_OF(layout, operands, T, 128x128, Medium, 2, a_inner_k, b_inner_k) \
     GEMM_MMA_OF(layout, operands, T, 256x128, Large, 1, a_inner_k, b_inner_k)
-#define GEMM_DUAL(operands, T, tile, P, blocks)                                                        \
-    FIPK_KERNEL_BLOCKS(gemm_dual_nt_##tile##_##operands, GemmDualArgs, P::THREADS, blocks) {           \
-        gemm_mma<T, true, true, P, 2>(p.y, p.dy);                                                      \
+#define GEMM_DUAL(operands, T, tile, P, blocks)                                              \
+    FIPK_KERNEL_BLOCKS(gemm_dual_nt_##tile##_##operands, GemmDualArgs, P::THREADS, blocks) { \
+        gemm_mma<T, true, true, P, 2>(p.y, p.dy, work_of_block());                           \
+    }
+#define GEMM_REVERSE(operands, T, tile, P, blocks)                                              \
+    FIPK_KERNEL_BLOCKS(gemm_reverse_##tile##_##operands, GemmReverseArgs, P::THREADS, blocks) { \
+        gemm_reverse<T, P>(p);                                                                  \
     }

@@ -11,6 +11,9 @@ use fipk::selftest::{Case, Input, Make, Role, check_op, download, poisoned, uplo
 use std::rc::Rc;
 use std::sync::Arc;
 
+#[path = "products_mma/reverse.rs"]
+mod reverse;
+
 const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
 const DTYPES: [Dtype; 2] = [Dtype::Bf16, Dtype::F32];
 
@@ -98,6 +101,7 @@ fn draw(rng: &mut Rng, n: usize, dtype: Dtype) -> Vec<f32> {
 }
 
 /// The operands of a product and what its epilogue reads, as they are stored.
+#[derive(Clone)]
 struct Numbers {
     shape: GemmShape,
     pairs: Vec<[Vec<f32>; 2]>,
@@ -147,58 +151,101 @@ fn mma(tile: Tile, split: usize) -> GemmConfig {
     GemmConfig { family: Family::Mma, tile, stages: Family::Mma.stages(), split }
 }
 
-fn check(device: &Rc<dyn Device>, shape: GemmShape, config: GemmConfig, parts: Parts) {
-    let GemmShape { layout, m, n, k, a, c, .. } = shape;
-    let parts = if layout == Layout::Tn { parts } else { Parts { gradient: None, ..parts } };
-    let numbers = Numbers::new(shape);
-    let what = format!("{shape} by {config} with {parts:?}");
-    let put = |v: &[f32], dtype| upload(device, v, dtype).unwrap();
-    let operands: Vec<[Memory; 2]> = numbers.pairs.iter().map(|[x, y]| [put(x, a), put(y, a)]).collect();
-    let start = |data: &[f32], dtype: Dtype, add: bool| match add {
-        true => put(data, dtype),
-        false => poisoned(device, data.len() * dtype.bytes()).unwrap(),
-    };
-    let held = [put(&numbers.residual, c), put(&numbers.slope, c), start(&numbers.base, c, false)];
-    let (bias, at) = (put(&numbers.bias, Dtype::F32), start(&numbers.base, c, parts.add));
-    let gradient = start(&numbers.gradient, Dtype::F32, parts.gradient == Some(true));
-    let scratch = poisoned(device, config.scratch(&shape)).unwrap();
-    let given = |is: bool, m: &Memory| if is { m.at() } else { Ptr::NULL };
-    let epilogue = Epilogue {
-        bias: given(parts.bias, &bias),
-        add: parts.add,
-        residual: given(parts.residual, &held[0]),
-        activation: parts.activation,
-        pre: given(parts.pre, &held[2]),
-        slope: given(parts.slope, &held[1]),
-        bias_gradient: given(parts.gradient.is_some(), &gradient),
-        bias_gradient_add: parts.gradient == Some(true),
-    };
-    let pairs: Vec<(Ptr, Ptr)> = operands.iter().map(|[a, b]| (a.at(), b.at())).collect();
-    product_as(config, &Queue::new(&**device, scratch.at()), &shape, &pairs, at.at(), epilogue).unwrap();
+/// A product's operands and outputs on a device.
+struct Held {
+    numbers: Numbers,
+    parts: Parts,
+    operands: Vec<[Memory; 2]>,
+    bias: Memory,
+    residual: Memory,
+    slope: Memory,
+    pre: Memory,
+    c: Memory,
+    gradient: Memory,
+}
 
-    let (got, pre) = (download(device, &at, c).unwrap(), download(device, &held[2], c).unwrap());
-    for (at, (sum, size)) in numbers.sums(|v| taken(v, a)).into_iter().enumerate() {
-        let term = |is: bool, v: f32| if is { f64::from(v) } else { 0.0 };
-        let (bias, residual) = (term(parts.bias, numbers.bias[at % n]), term(parts.residual, numbers.residual[at]));
-        let (z, size) = (sum + bias + residual, size + bias.abs() + residual.abs());
-        if parts.pre {
-            assert!(close(pre[at], z, size, c), "pre of {what} at {at}: {}, want {z}", pre[at]);
-        }
-        let y = match parts.activation {
-            None => z,
-            Some(of) if parts.slope => z * slope(of, f64::from(numbers.slope[at])),
-            Some(of) => value(of, z),
+impl Held {
+    fn new(device: &Rc<dyn Device>, numbers: Numbers, parts: Parts) -> Self {
+        let GemmShape { layout, a, c, .. } = numbers.shape;
+        let parts = if layout == Layout::Tn { parts } else { Parts { gradient: None, ..parts } };
+        let put = |v: &[f32], dtype| upload(device, v, dtype).unwrap();
+        let start = |data: &[f32], dtype: Dtype, add: bool| match add {
+            true => put(data, dtype),
+            false => poisoned(device, data.len() * dtype.bytes()).unwrap(),
         };
-        let y = y + term(parts.add, numbers.base[at]);
-        assert!(close(got[at], y, 2.0 * size, c), "{what} at {at}: {}, want {y}", got[at]);
+        Self {
+            operands: numbers.pairs.iter().map(|[x, y]| [put(x, a), put(y, a)]).collect(),
+            bias: put(&numbers.bias, Dtype::F32),
+            residual: put(&numbers.residual, c),
+            slope: put(&numbers.slope, c),
+            pre: start(&numbers.base, c, false),
+            c: start(&numbers.base, c, parts.add),
+            gradient: start(&numbers.gradient, Dtype::F32, parts.gradient == Some(true)),
+            numbers,
+            parts,
+        }
     }
-    let Some(add) = parts.gradient else { return };
-    for (i, got) in download(device, &gradient, Dtype::F32).unwrap().into_iter().enumerate() {
-        let base = if add { f64::from(numbers.gradient[i]) } else { 0.0 };
-        let row = || numbers.pairs.iter().flat_map(|[a, _]| (0..k).map(|t| f64::from(a[t * m + i])));
-        let (want, size) = (base + row().sum::<f64>(), base.abs() + row().map(f64::abs).sum::<f64>());
-        assert!(close(got, want, size, Dtype::F32), "row sum {i} of {what}: {got}, want {want}");
+
+    fn pairs(&self) -> Vec<(Ptr, Ptr)> {
+        self.operands.iter().map(|[a, b]| (a.at(), b.at())).collect()
     }
+
+    fn epilogue(&self) -> Epilogue {
+        let (parts, given) = (self.parts, |is: bool, m: &Memory| if is { m.at() } else { Ptr::NULL });
+        Epilogue {
+            bias: given(parts.bias, &self.bias),
+            add: parts.add,
+            residual: given(parts.residual, &self.residual),
+            activation: parts.activation,
+            pre: given(parts.pre, &self.pre),
+            slope: given(parts.slope, &self.slope),
+            bias_gradient: given(parts.gradient.is_some(), &self.gradient),
+            bias_gradient_add: parts.gradient == Some(true),
+        }
+    }
+
+    /// C, what is stored on its way, and the gradient of a bias.
+    fn outputs(&self, device: &Rc<dyn Device>) -> [Vec<f32>; 3] {
+        let c = self.numbers.shape.c;
+        [(&self.c, c), (&self.pre, c), (&self.gradient, Dtype::F32)]
+            .map(|(m, dtype)| download(device, m, dtype).unwrap())
+    }
+
+    /// Against sums in f64.
+    fn check(&self, device: &Rc<dyn Device>, what: &str) {
+        let (Self { numbers, parts, .. }, GemmShape { m, n, k, a, c, .. }) = (self, self.numbers.shape);
+        let [got, pre, gradient] = self.outputs(device);
+        for (at, (sum, size)) in numbers.sums(|v| taken(v, a)).into_iter().enumerate() {
+            let term = |is: bool, v: f32| if is { f64::from(v) } else { 0.0 };
+            let (bias, residual) = (term(parts.bias, numbers.bias[at % n]), term(parts.residual, numbers.residual[at]));
+            let (z, size) = (sum + bias + residual, size + bias.abs() + residual.abs());
+            if parts.pre {
+                assert!(close(pre[at], z, size, c), "pre of {what} at {at}: {}, want {z}", pre[at]);
+            }
+            let y = match parts.activation {
+                None => z,
+                Some(of) if parts.slope => z * slope(of, f64::from(numbers.slope[at])),
+                Some(of) => value(of, z),
+            };
+            let y = y + term(parts.add, numbers.base[at]);
+            assert!(close(got[at], y, 2.0 * size, c), "{what} at {at}: {}, want {y}", got[at]);
+        }
+        let Some(add) = parts.gradient else { return };
+        for (i, got) in gradient.into_iter().enumerate() {
+            let base = if add { f64::from(numbers.gradient[i]) } else { 0.0 };
+            let row = || numbers.pairs.iter().flat_map(|[a, _]| (0..k).map(|t| f64::from(a[t * m + i])));
+            let (want, size) = (base + row().sum::<f64>(), base.abs() + row().map(f64::abs).sum::<f64>());
+            assert!(close(got, want, size, Dtype::F32), "row sum {i} of {what}: {got}, want {want}");
+        }
+    }
+}
+
+fn check(device: &Rc<dyn Device>, shape: GemmShape, config: GemmConfig, parts: Parts) {
+    let held = Held::new(device, Numbers::new(shape), parts);
+    let scratch = poisoned(device, config.scratch(&shape)).unwrap();
+    let queue = Queue::new(&**device, scratch.at());
+    product_as(config, &queue, &shape, &held.pairs(), held.c.at(), held.epilogue()).unwrap();
+    held.check(device, &format!("{shape} by {config} with {:?}", held.parts));
 }
 
 /// m, n and k at edges of tiles and slices; rows of operands are whole chunks.

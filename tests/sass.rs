@@ -99,7 +99,7 @@ fn products(kernel: &str) -> Option<&'static str> {
     let none = kernel.contains("delta");
     match kernel {
         _ if kernel.starts_with("gemm_wgmma_") => Some("HGMMA"),
-        _ if kernel.starts_with("gemm_mma_") => Some("HMMA"),
+        _ if ["gemm_mma_", "gemm_dual_", "gemm_reverse_"].iter().any(|name| kernel.starts_with(name)) => Some("HMMA"),
         _ if kernel.starts_with("attention_mma_") && !none => Some("HMMA"),
         _ => None,
     }

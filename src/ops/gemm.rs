@@ -11,6 +11,7 @@ pub mod dual;
 mod epilogue;
 mod mma;
 pub mod naive;
+pub mod reverse;
 mod shape;
 mod wgmma;
 pub use config::{Family, GemmConfig, Tile};

@@ -1,6 +1,6 @@
 //! The list of checks, and running what a filter names.
 use super::row::Row;
-use super::{attention, cases, flat, ops, products, products_wgmma, record, wrappers};
+use super::{attention, cases, flat, ops, products, products_reverse, products_wgmma, record, wrappers};
 use crate::Result;
 use crate::gpu::{Device, Dtype};
 use std::rc::Rc;
@@ -39,6 +39,7 @@ pub fn checks(seed: u64) -> Vec<Check> {
     all.extend(attention::checks(seed));
     all.extend(flat::checks(seed));
     all.extend(products::checks(seed));
+    all.extend(products_reverse::checks(seed));
     all.extend(products_wgmma::checks(seed));
     all.extend(wrappers::checks(seed));
     all.extend(record::checks());

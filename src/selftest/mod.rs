@@ -9,6 +9,7 @@ mod list;
 mod memory;
 mod ops;
 mod products;
+mod products_reverse;
 mod products_wgmma;
 mod record;
 mod row;

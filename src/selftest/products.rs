@@ -16,7 +16,7 @@ use std::rc::Rc;
 /// Of rounding, for sums of a few hundred terms.
 pub(super) const ULPS: f64 = 16.0;
 /// Where a tensor core cuts off what it adds up, in place of rounding it.
-const ULPS_MMA: f64 = 32.0;
+pub(super) const ULPS_MMA: f64 = 32.0;
 pub(super) const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
@@ -78,7 +78,7 @@ impl Kernels {
 }
 
 /// What factors are drawn in: those of tf32 with few digits, since their judge does not round.
-fn drawn(shape: &GemmShape, family: Family) -> GemmShape {
+pub(super) fn drawn(shape: &GemmShape, family: Family) -> GemmShape {
     let [a, b] = if family == Family::Simt { [shape.a, shape.b] } else { [Dtype::Bf16; 2] };
     GemmShape { a, b, ..*shape }
 }
@@ -90,15 +90,15 @@ fn tolerance(c: Dtype, family: Family) -> Tolerance {
     }
 }
 
-fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
+pub(super) fn collect(name: &str, rows: Result<Vec<Row>>) -> Vec<Row> {
     rows.unwrap_or_else(|e| vec![Row::failed(name, "", "", e)])
 }
 
 /// Operands, a bias and what C holds before, on the host as they are stored.
 pub(super) struct Numbers {
-    pairs: Vec<[Vec<f32>; 2]>,
-    bias: Vec<f32>,
-    base: Vec<f32>,
+    pub(super) pairs: Vec<[Vec<f32>; 2]>,
+    pub(super) bias: Vec<f32>,
+    pub(super) base: Vec<f32>,
 }
 
 impl Numbers {

@@ -5,6 +5,7 @@ use super::super::globals::Context;
 use super::measure::{Clock, Times, measure};
 use super::ops::{Host, OnDevice, Only, Passes};
 use super::products::Planned;
+use super::reverse::{self, Both};
 use super::shapes::{Numbers, Shape};
 use super::space::{Operation, Space, layout};
 use super::yardsticks::{Machine, Yardsticks, measured};
@@ -214,6 +215,14 @@ impl<'a> Bench<'a> {
                     let row = Row::new(product.name(), dtype, text, &ours, product.paper(), yardsticks);
                     let of_vendor = vendors.map(|v| 100.0 * v.median / ours.median);
                     rows.push(Row { of_vendor, ..row });
+                }
+                if !self.wants(reverse::NAME) {
+                    continue;
+                }
+                for both in Both::of(&**device, &shape.linears(), dtype, self.place.dtype == Stored::Tf32) {
+                    let times = both.time(device, &self.clock, self.args.seconds, &mut numbers)?;
+                    let text = format!("{}: {}", shape.name(), both.text());
+                    rows.push(Row::new(reverse::NAME.into(), dtype, text, &times, both.paper(), yardsticks));
                 }
             }
         }

@@ -7,6 +7,7 @@ mod kernels;
 mod measure;
 mod ops;
 mod products;
+mod reverse;
 mod shapes;
 mod space;
 mod step;

@@ -14,6 +14,7 @@ pub(super) const fn operands(dtype: Dtype) -> &'static str {
 type Plan = (usize, usize, usize, usize);
 const PRODUCTS: [Plan; 3] = [(64, 64, 128, 4), (128, 128, 64, 4), (256, 128, 64, 4)];
 const DUALS: [Plan; 2] = [(64, 64, 64, 4), (128, 128, 64, 3)];
+const REVERSES: [Plan; 2] = [(64, 64, 128, 4), (128, 128, 64, 4)];
 
 fn configs(plans: &[Plan], dtype: Dtype) -> Vec<GemmConfig> {
     let config = |&(rows, columns, bytes, stages): &Plan| {
@@ -31,6 +32,11 @@ pub(super) fn of_products(dtype: Dtype) -> Vec<GemmConfig> {
 /// The kernels of dual products, smallest tile first.
 pub(super) fn of_duals(dtype: Dtype) -> Vec<GemmConfig> {
     configs(&DUALS, dtype)
+}
+
+/// The kernels of both products of a reverse pass, smallest tile first.
+pub(super) fn of_reverses(dtype: Dtype) -> Vec<GemmConfig> {
+    configs(&REVERSES, dtype)
 }
 
 /// Threads of a block: sums of 64 x 64 a warp, or of 32 x 32 in small tiles; of dual products 64 x 32 of each kind.
@@ -52,19 +58,19 @@ pub(super) fn aligned(operands: &[(Ptr, Ptr)]) -> bool {
 }
 
 // Cycles of a multiprocessor, as an H100 has 132 of them at 1.755 GHz: what tiles are chosen by, and no forecast.
-const MULTIPROCESSORS: usize = 132;
+pub(super) const MULTIPROCESSORS: usize = 132;
 /// Bytes that it takes from L2 in a cycle, of 5.5 TB/s for all.
 const FROM_L2: usize = 24;
 /// Elements of C times bytes of k that it multiplies in a cycle: mma of 16 x 8 x 32 bytes, four in 6.2 cycles.
 const MULTIPLIED: usize = 2640;
 /// Until a block's first slice is there, and for its epilogue.
 const START: usize = 2000;
-/// To launch the kernel that adds parts up.
-const ADD_UP: usize = 3000;
+/// To launch one kernel more.
+pub(super) const LAUNCH: usize = 3000;
 /// Terms a part of a split sum has at least.
-const LEAST_TERMS: usize = 512;
+pub(super) const LEAST_TERMS: usize = 512;
 /// Parts at most.
-const PARTS: usize = 64;
+pub(super) const PARTS: usize = 64;
 
 impl GemmShape {
     /// Whether these kernels take it: operands that tensor cores multiply, rows of whole chunks of 16 bytes, sizes that
@@ -100,16 +106,25 @@ impl GemmShape {
         all.min_by_key(|config| self.cycles(config, work)).unwrap_or(first)
     }
 
-    /// Until all blocks are done, each multiprocessor sharing itself out to those it has; bound by its tensor cores or
-    /// by what it takes from L2. Parts are written and read again.
-    fn cycles(&self, config: &GemmConfig, (products, kinds): (usize, usize)) -> usize {
+    /// Until all blocks are done, each multiprocessor sharing itself out to those it has.
+    pub(super) fn cycles(&self, config: &GemmConfig, work: (usize, usize)) -> usize {
+        let turns = (self.tiles(config.tile) * config.split).div_ceil(MULTIPROCESSORS);
+        turns * self.block_cycles(config, work) + self.add_up_cycles(config, work.1)
+    }
+
+    /// Of a block that has a multiprocessor to itself; bound by its tensor cores or by what it takes from L2.
+    pub(super) fn block_cycles(&self, config: &GemmConfig, (products, kinds): (usize, usize)) -> usize {
         let Tile { rows, columns, depth } = config.tile;
         let bytes = depth * self.a.bytes();
         let slices = (self.pairs * self.k.div_ceil(depth)).div_ceil(config.split);
         let slice = (products * rows * columns * bytes / MULTIPLIED).max(kinds * (rows + columns) * bytes / FROM_L2);
-        let turns = (self.tiles(config.tile) * config.split).div_ceil(MULTIPROCESSORS);
+        slices * slice + START
+    }
+
+    /// To write the parts of a split sum and read them again.
+    pub(super) fn add_up_cycles(&self, config: &GemmConfig, kinds: usize) -> usize {
         let parts = kinds * 2 * 4 * config.split * self.m * self.n / (FROM_L2 * MULTIPROCESSORS);
-        turns * (slices * slice + START) + if config.split > 1 { parts + ADD_UP } else { 0 }
+        if config.split > 1 { parts + LAUNCH } else { 0 }
     }
 }
 

@@ -83,7 +83,8 @@ pub(super) fn config(shape: &GemmShape) -> GemmConfig {
     all.min_by_key(|config| cycles(shape, config)).unwrap_or(with(TILES[0], 1))
 }
 
-fn cycles(shape: &GemmShape, config: &GemmConfig) -> usize {
+/// Cycles of a product on paper.
+pub(super) fn cycles(shape: &GemmShape, config: &GemmConfig) -> usize {
     let GemmConfig { tile, split, .. } = *config;
     let waves = (shape.tiles(tile) * split).div_ceil(paper::BLOCKS);
     let slices = (shape.pairs * shape.k.div_ceil(tile.depth)).div_ceil(split);
