@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 #[path = "products_mma/reverse.rs"]
 mod reverse;
+#[path = "products_mma/wide.rs"]
+mod wide;
 
 const LAYOUTS: [Layout; 3] = [Layout::Nt, Layout::Nn, Layout::Tn];
 const DTYPES: [Dtype; 2] = [Dtype::Bf16, Dtype::F32];
@@ -428,7 +430,7 @@ fn linear_maps_and_their_tangents_in_one_launch() {
         let wrong: Vec<String> = rows.iter().filter(|row| !row.ok).map(|row| format!("{row:?}")).collect();
         assert!(wrong.is_empty() && rows.len() >= 3, "{}", wrong.join("\n"));
         let launched = emulated.launched();
-        for family in ["gemm_dual_nt_", "gemm_mma_nt_", "gemm_mma_nn_", "gemm_mma_tn_"] {
+        for family in ["gemm_dual_nt_", "gemm_mma_nt_", "gemm_mma_nn_", "gemm_mma_tn_", "gemm_reverse_"] {
             assert!(launched.iter().any(|name| name.starts_with(family)), "{family} of {launched:?}");
         }
     }

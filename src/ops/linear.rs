@@ -3,6 +3,7 @@
 use super::column_sums as device_sums;
 use super::gemm::cuda::product;
 use super::gemm::dual::{self, Output};
+use super::gemm::reverse::{self, reverse};
 use super::gemm::{Epilogue, GemmShape, Layout, nn, nt, tn};
 use super::{Cost, Cotangent, DeviceIo, DeviceTensor, Op, Pass, Reads, rows_per_task};
 use crate::dual::Dual;
@@ -11,6 +12,7 @@ use crate::tensor::{Shape, View, numel, rows_cols};
 use rayon::prelude::*;
 
 mod fused;
+mod narrow;
 pub use fused::FusedLinear;
 
 /// Inputs: x, W, and b where there is a bias.
@@ -152,7 +154,9 @@ impl Op for Linear {
             Pass::Vjp => {
                 let bias = if x.len() > 2 { device_sums::column_sums_scratch(m, n) } else { 0 };
                 let products = [(Layout::Nn, (m, k, n)), (Layout::Tn, (n, k, m))];
-                products.into_iter().map(|(layout, size)| product_scratch(layout, size, 1)).fold(bias, usize::max)
+                let products = products.into_iter().map(|(layout, size)| product_scratch(layout, size, 1));
+                let products = products.fold(reverse::scratch((m, n, k)), usize::max);
+                bias.max(narrow::scratch((m, n, k)) + products)
             }
         }
     }
@@ -169,22 +173,30 @@ impl Op for Linear {
                 product(queue, Layout::Nt, (m, n, k), &tangent_pairs(io.x, io.dx), &io.dy()?, epilogue)
             }
             Pass::Vjp => {
-                let gy = io.dy()?;
-                let into = |add: bool| Epilogue { add, ..Epilogue::NONE };
-                if let Some(g) = io.gx[0] {
-                    product(queue, Layout::Nn, (m, k, n), &[(gy, w)], &g.to, into(g.add))?;
-                }
+                let (dy, into) = (io.dy()?, |add: bool| Epilogue { add, ..Epilogue::NONE });
+                let (gy, rest) = narrow::narrowed(queue, (m, n, k), dy, [w.dtype, x.dtype])?;
                 let bias = io.gx.get(2).and_then(Option::as_ref);
                 let along = bias.filter(|b| io.gx[1].is_some() && b.to.dtype == Dtype::F32);
-                if let Some(g) = io.gx[1] {
-                    let bias_gradient = along.map_or(Ptr::NULL, |b| b.to.at);
-                    let bias_gradient_add = along.is_some_and(|b| b.add);
-                    let epilogue = Epilogue { bias_gradient, bias_gradient_add, ..into(g.add) };
-                    product(queue, Layout::Tn, (n, k, m), &[(gy, x)], &g.to, epilogue)?;
+                let bias_gradient = along.map_or(Ptr::NULL, |b| b.to.at);
+                let bias_gradient_add = along.is_some_and(|b| b.add);
+                let into_w = |add: bool| Epilogue { bias_gradient, bias_gradient_add, ..into(add) };
+                let output = |t: &DeviceTensor, epilogue| Output { at: t.at, dtype: t.dtype, epilogue };
+                let both = match (io.gx[0], io.gx[1]) {
+                    (Some(gx), Some(gw)) => {
+                        let outputs = (output(&gx.to, into(gx.add)), output(&gw.to, into_w(gw.add)));
+                        reverse(&rest, (m, n, k), (gy, w, x), outputs.0, outputs.1)?
+                    }
+                    _ => false,
+                };
+                if let Some(g) = io.gx[0].filter(|_| !both) {
+                    product(&rest, Layout::Nn, (m, k, n), &[(gy, w)], &g.to, into(g.add))?;
+                }
+                if let Some(g) = io.gx[1].filter(|_| !both) {
+                    product(&rest, Layout::Tn, (n, k, m), &[(gy, x)], &g.to, into_w(g.add))?;
                 }
                 match bias {
                     // The weight's product, which reads all of gy, has summed it.
-                    Some(b) if along.is_none() => device_sums::column_sums(&gy, b, queue),
+                    Some(b) if along.is_none() => device_sums::column_sums(&dy, b, queue),
                     _ => Ok(()),
                 }
             }
