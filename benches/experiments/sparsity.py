@@ -4,9 +4,11 @@
     python3 benches/experiments/sparsity.py sst2 --data DIR --model DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py cifar10 --data DIR --model resnet20-cifar10 --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py cifar10-vit --data DIR --out benches/results/FILE.json
+    python3 benches/experiments/sparsity.py --draw benches/results/FILE.json docs/figures/FILE.svg
 
 Every row is a `fipk sparsify` run of the same number of steps from the same dense network; accuracy is that of the stored,
-projected network on held-out data. Needs a release build. Runs are kept in --runs and not repeated.
+projected network on held-out data. Needs a release build. Runs are kept in --runs and not repeated. --draw makes the plot of a
+table (needs `pip install matplotlib`).
 """
 
 import argparse
@@ -78,7 +80,39 @@ def run(args, command, out, network="final"):
             "command": next(e["command"] for e in events if e["event"] == "start")}
 
 
+def draw(file, to):
+    import matplotlib
+
+    matplotlib.use("svg")
+    # Text as text, and the same bytes for the same numbers.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fipk", "font.family": "sans-serif"})
+    from matplotlib import pyplot
+
+    raw = json.loads(file.read_text())
+    styles = {"FIP": "C0o-", "gradual magnitude": "C1s-", "one-shot magnitude": "C2^-", "listing as printed": "C3v--"}
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for method in METHODS:
+        found = {}
+        for r in raw["runs"]:
+            if r["method"] == method:
+                found.setdefault(100 * r["target"], []).append(100 * r["accuracy"])
+        means = [statistics.mean(a) for a in found.values()]
+        spread = [statistics.stdev(a) if len(a) > 1 else 0.0 for a in found.values()]
+        axes.errorbar(list(found), means, yerr=spread if any(spread) else None, fmt=styles[method], label=method, markersize=5)
+    dense = 100 * statistics.mean(d["accuracy"] for d in raw["dense"].values())
+    axes.axhline(dense, color="grey", linewidth=1, linestyle=":", label=f"dense, {dense:.2f} %")
+    axes.set(xlabel="zeros among prunable weights, %", ylabel="held-out accuracy, %", ylim=(0, 100))
+    axes.grid(alpha=0.25)
+    axes.legend(loc="best")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(to, metadata={"Date": None}, facecolor="white")
+
+
 def main():
+    if sys.argv[1:2] == ["--draw"]:
+        if len(sys.argv) != 4:
+            sys.exit("--draw: wanted the JSON of a table and where the SVG goes")
+        return draw(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=SETUPS)
     parser.add_argument("--data", required=True)

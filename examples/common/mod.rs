@@ -1,10 +1,10 @@
 //! Where the examples start: a stored model and data of one's choice, or a small network that is trained here.
-use fipk::data::{self, Dataset, Reading};
+use fipk::data::{self, Dataset, Form, Reading};
 use fipk::engine::{Engine, Host, Vector};
 use fipk::fip::recipe::{Method, Preset};
 use fipk::fip::run::{Job, Run};
 use fipk::models::folder::ModelFolder;
-use fipk::models::{Config, Head, Network};
+use fipk::models::{Config, Head, Network, Pixels};
 use fipk::params::{Layout, Roles};
 use fipk::report::Recorder;
 use fipk::{Error, Result};
@@ -24,7 +24,10 @@ pub fn start(digits: &str) -> Result<Start> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (network, weights, data) = match &args[..] {
         [] => trained(digits)?,
-        [model, spec] => stored(model, spec)?,
+        [model, spec] => {
+            let (network, weights, mut data) = stored(model, &[(spec, "test")])?;
+            (network, weights, data.swap_remove(0))
+        }
         _ => {
             return Err(Error::usage(
                 "arguments",
@@ -33,11 +36,17 @@ pub fn start(digits: &str) -> Result<Start> {
             ));
         }
     };
-    // Prunable weights come first in the layout, as its roles say.
-    let mut engine: Box<dyn Engine> = Box::new(Host::new(layout(&network)?));
-    let w = engine.zeros()?;
-    engine.write(w, 0, &weights)?;
+    let (engine, w) = on_host(&network, &weights)?;
     Ok(Start { network, engine, w, data })
+}
+
+/// An engine with the weights in it.
+pub fn on_host(network: &Network, weights: &[f32]) -> Result<(Box<dyn Engine>, Vector)> {
+    // Prunable weights come first in the layout, as its roles say.
+    let mut engine: Box<dyn Engine> = Box::new(Host::new(layout(network)?));
+    let w = engine.zeros()?;
+    engine.write(w, 0, weights)?;
+    Ok((engine, w))
 }
 
 fn layout(network: &Network) -> Result<Layout> {
@@ -47,18 +56,23 @@ fn layout(network: &Network) -> Result<Layout> {
 
 type Found = (Network, Vec<f32>, Box<dyn Dataset>);
 
-/// A Hugging Face folder (or one of fipk's own) with a classification head.
-fn stored(model: &str, spec: &str) -> Result<Found> {
+/// A Hugging Face folder (or one of fipk's own) with a classification head, and data of (spec, split unless it names one).
+pub fn stored(model: &str, specs: &[(&str, &str)]) -> Result<(Network, Vec<f32>, Vec<Box<dyn Dataset>>)> {
     let folder = ModelFolder::open(model)?;
     let network = Network::new(folder.config.clone(), folder.head(None)?)?;
     let weights = network.load(&folder, &layout(&network)?, None)?;
+    let form = match network.pixels() {
+        Some(Pixels::Image { channels, .. }) => Form::Planes { channels },
+        _ => Form::Flat,
+    };
     let reading = Reading {
         tokenizer: Some(folder.dir.clone()).filter(|_| network.max_tokens().is_some()),
         labels: Some(folder.config.task().labels.clone()).filter(|labels| !labels.is_empty()),
         preprocess: data::Preprocess::load(&folder.dir)?,
+        form,
         ..Reading::default()
     };
-    let data = data::load(&spec.parse()?, "test", &reading)?;
+    let data = specs.iter().map(|(spec, split)| data::load(&spec.parse()?, split, &reading)).collect::<Result<_>>()?;
     Ok((network, weights, data))
 }
 

@@ -26,13 +26,15 @@ use std::path::{Path, PathBuf};
 ///
 /// A run each of as many steps from the same dense network, in a folder of its own below --out: runs that are finished are
 /// not made again, and `fipk resume OUT` goes on with what was stopped. One table, frontier.json and frontier.svg say what
-/// the stored networks do on held-out data. The dashed line of the plot is the way of the longest path alone: its projected
-/// networks as they were looked at in passing, with no steps inside the subspace.
+/// the stored networks do on held-out data. The path to the last sparsity passes the others: its network is projected to each
+/// of them, with exactly that share of zeros, and looked at there, with no steps inside the subspace; gradual pruning's too.
+/// With --one-path these are all there is of the two.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fipk frontier --model lenet/model --data mnist:MNIST --sparsities 0.67,0.89,0.96,0.99 --epochs 20 --out frontier
   fipk frontier --model bert-sst2 --data glue/sst2:SST-2 --sparsities 50%,60%,70% --methods fip,one-shot --out frontier
+  fipk frontier --model lenet/model --data mnist:MNIST --sparsities 0.67,0.89,0.96,0.99 --one-path --out one
   fipk resume frontier")]
 pub struct Args {
     /// Folder with config.json and safetensors, or a Hugging Face id in the local cache
@@ -47,6 +49,9 @@ pub struct Args {
     /// (gradual), the smallest weights at once (one-shot), random ones (random) [default: fip,gradual,paper,one-shot]
     #[arg(long, value_name = "METHODS", value_delimiter = ',', value_parser = super::flags::one_of::<Way>(&["fip", "gradual", "paper", "one-shot", "random"]))]
     methods: Vec<Way>,
+    /// Walk one path to the last sparsity, and one of gradual pruning, in place of one to each
+    #[arg(long)]
+    one_path: bool,
     /// Folder for the runs, frontier.json and frontier.svg
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -105,6 +110,11 @@ impl Way {
         }
     }
 
+    /// Whether the sparsity rises along the way, so that the way to one sparsity passes smaller ones.
+    const fn passes(self) -> bool {
+        matches!(self, Self::Fip | Self::Gradual)
+    }
+
     /// What makes another way than FIP what it is stays so, whatever is asked of the path: its steps are the optimizer's, the
     /// listing is the one printed, and what takes no path takes no step.
     fn settle(self, s: &mut Settings) {
@@ -130,29 +140,40 @@ impl Way {
 pub struct Frontier {
     pub sparsities: Vec<f64>,
     pub methods: Vec<Way>,
+    #[serde(default)]
+    pub one_path: bool,
 }
 
 impl Frontier {
     fn points(&self) -> impl Iterator<Item = (Way, f64)> + '_ {
-        self.sparsities.iter().flat_map(|&p| self.methods.iter().map(move |&way| (way, p)))
+        let all = self.sparsities.iter().flat_map(|&p| self.methods.iter().map(move |&way| (way, p)));
+        all.filter(|&(way, p)| !(self.one_path && way.passes()) || self.is_last(p))
+    }
+
+    fn is_last(&self, sparsity: f64) -> bool {
+        self.sparsities.last() == Some(&sparsity)
     }
 
     /// Sorted, each once.
     ///
     /// # Errors
     /// [`Error::Usage`] for a sparsity that makes no sense.
-    fn new(mut sparsities: Vec<f64>, mut methods: Vec<Way>) -> Result<Self> {
+    fn new(mut sparsities: Vec<f64>, mut methods: Vec<Way>, one_path: bool) -> Result<Self> {
         if let Some(p) = sparsities.iter().find(|p| !(**p > 0.0 && **p < 1.0)) {
             return Err(Error::usage("--sparsities", format!("{p} makes no sense"), "give shares between 0 and 1"));
         }
         if methods.is_empty() {
             methods = vec![Way::Fip, Way::Gradual, Way::Paper, Way::OneShot];
         }
+        if one_path && !methods.iter().any(|w| w.passes()) {
+            let hint = "add fip or gradual to --methods, or leave it out";
+            return Err(Error::usage("--one-path", "none of the methods takes a path past other sparsities", hint));
+        }
         sparsities.sort_by(f64::total_cmp);
         sparsities.dedup();
         methods.sort_unstable();
         methods.dedup();
-        Ok(Self { sparsities, methods })
+        Ok(Self { sparsities, methods, one_path })
     }
 }
 
@@ -161,7 +182,7 @@ fn folder_of(out: &Path, way: Way, sparsity: f64) -> PathBuf {
 }
 
 pub fn run(args: Args, context: &Context) -> Result<()> {
-    let frontier = Frontier::new(args.sparsities, args.methods)?;
+    let frontier = Frontier::new(args.sparsities, args.methods, args.one_path)?;
     let mut shared = Settings::of_file(context)?;
     args.data.apply(&mut shared);
     let model = args.model.or(shared.model.clone());
@@ -181,6 +202,8 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         (s.data, s.eval_data) = (shared.data.clone(), shared.eval_data.clone());
         (s.max_length, s.image_size) = (shared.max_length, shared.image_size);
         (s.drift, s.store_path, s.frontier) = (None, None, None);
+        let passes = way.passes() && frontier.is_last(sparsity);
+        s.budget.milestones = if passes { frontier.sparsities.clone() } else { Vec::new() };
         // A point that misses a requirement is a point of the frontier all the same.
         s.require = Vec::new();
         set(&mut s.save_dtype, args.save_dtype);
@@ -249,6 +272,7 @@ fn go(out: &Path, context: &Context, mut setup: Option<Setup>) -> Result<()> {
         "metric": found.metric,
         "dense": found.dense,
         "points": found.points,
+        "one_path": found.passed,
         "in_passing": found.passing,
     });
     write_file(&out.join("frontier.json"), |w| writeln!(w, "{object:#}"))?;
@@ -275,18 +299,31 @@ struct Point {
     run: PathBuf,
 }
 
+/// A network of the way to the last sparsity, projected to one of the others.
+#[derive(Clone, Debug, Serialize)]
+struct Passed {
+    method: Way,
+    sparsity: f64,
+    metrics: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distance: Option<f64>,
+    step: u64,
+}
+
 /// What the runs say.
 struct Found {
     metric: String,
     dense: f64,
     points: Vec<Point>,
-    /// (zeros, metric) of the projected networks along the longest path.
+    passed: Vec<Passed>,
+    /// (zeros, metric) of all projected networks along the longest path.
     passing: Vec<(f64, f64)>,
 }
 
 impl Found {
     fn read(out: &Path, frontier: &Frontier) -> Result<Self> {
-        let (mut points, mut dense, mut passing, mut name) = (Vec::new(), None, Vec::new(), None);
+        let (mut points, mut dense, mut name) = (Vec::new(), None, None);
+        let (mut passed, mut passing) = (Vec::new(), Vec::new());
         for (method, target) in frontier.points() {
             let run = folder_of(out, method, target);
             let records = record::read(&run.join(METRICS))?;
@@ -301,10 +338,18 @@ impl Found {
             dense = dense.or(first.metrics.get(name).copied());
             if method == Way::Fip && frontier.sparsities.last() == Some(&target) {
                 // At its full sparsity the path is over, and steps inside the subspace follow.
-                let seen = evals.iter().filter(|e| e.network == Network::Projected && e.sparsity < target);
+                let path = |e: &&&Eval| e.network == Network::Projected && e.sparsity < target;
+                let seen = evals.iter().filter(|e| path(e) || e.network == Network::Passing);
                 passing = seen.filter_map(|e| Some((e.sparsity, *e.metrics.get(name)?))).collect();
                 passing.sort_by(|a, b| a.0.total_cmp(&b.0));
             }
+            passed.extend(evals.iter().filter(|e| e.network == Network::Passing).map(|e| Passed {
+                method,
+                sparsity: e.sparsity,
+                metrics: e.metrics.clone(),
+                distance: e.distance,
+                step: e.step,
+            }));
             points.push(Point {
                 method,
                 sparsity_target: target,
@@ -317,7 +362,7 @@ impl Found {
             });
         }
         let dense = dense.unwrap_or(f64::NAN);
-        Ok(Self { metric: name.unwrap_or_default(), dense, points, passing })
+        Ok(Self { metric: name.unwrap_or_default(), dense, points, passed, passing })
     }
 
     fn of(&self, method: Way) -> impl Iterator<Item = (&Point, f64)> {
@@ -325,17 +370,22 @@ impl Found {
     }
 
     fn table(&self, frontier: &Frontier) -> Table {
+        let say = |value: Option<f64>| value.map_or("-".into(), |value| metric(&self.metric, value));
+        let passing: Vec<Way> = frontier.methods.iter().copied().filter(|w| w.passes()).collect();
         let row = |&target: &f64| {
-            let cell = |&way: &Way| {
-                let found = self.of(way).find(|(p, _)| p.sparsity_target == target);
-                found.map_or("-".into(), |(_, value)| metric(&self.metric, value))
+            let stored = |&way: &Way| say(self.of(way).find(|(p, _)| p.sparsity_target == target).map(|(_, v)| v));
+            let passed = |&way: &Way| {
+                let here = |p: &&Passed| p.method == way && p.sparsity == target;
+                say(self.passed.iter().find(here).and_then(|p| p.metrics.get(&self.metric).copied()))
             };
-            [percent(target)].into_iter().chain(frontier.methods.iter().map(cell)).collect()
+            let cells = frontier.methods.iter().map(stored).chain(passing.iter().map(passed));
+            [percent(target)].into_iter().chain(cells).collect()
         };
         let columns = ["zeros"].into_iter().chain(frontier.methods.iter().map(|w| w.title())).map(String::from);
+        let in_passing = passing.iter().map(|w| format!("{}, one path", w.title()));
         Table {
-            title: format!("{} of the stored networks on held-out data", self.metric),
-            columns: columns.collect(),
+            title: format!("{} of the stored networks on held-out data, and of one path in passing", self.metric),
+            columns: columns.chain(in_passing).collect(),
             rows: frontier.sparsities.iter().map(row).collect(),
         }
     }
@@ -379,13 +429,16 @@ mod tests {
 
     #[test]
     fn points_are_sorted_and_come_once() {
-        let f = Frontier::new(vec![0.9, 0.5, 0.9], vec![Way::OneShot, Way::Fip]).unwrap();
+        let f = Frontier::new(vec![0.9, 0.5, 0.9], vec![Way::OneShot, Way::Fip], false).unwrap();
         let points: Vec<_> = f.points().collect();
         let want = [(Way::Fip, 0.5), (Way::OneShot, 0.5), (Way::Fip, 0.9), (Way::OneShot, 0.9)];
         assert_eq!(points, want);
-        assert_eq!(Frontier::new(vec![0.5], vec![]).unwrap().methods.len(), 4);
+        let one: Vec<_> = Frontier { one_path: true, ..f }.points().collect();
+        assert_eq!(one, [(Way::OneShot, 0.5), (Way::Fip, 0.9), (Way::OneShot, 0.9)]);
+        assert_eq!(Frontier::new(vec![0.5], vec![], false).unwrap().methods.len(), 4);
+        assert_eq!(Frontier::new(vec![0.5], vec![Way::OneShot], true).unwrap_err().exit_code(), 2);
         for p in [0.0, 1.0, f64::NAN, -0.5] {
-            assert_eq!(Frontier::new(vec![0.5, p], vec![]).unwrap_err().exit_code(), 2, "{p}");
+            assert_eq!(Frontier::new(vec![0.5, p], vec![], false).unwrap_err().exit_code(), 2, "{p}");
         }
     }
 }

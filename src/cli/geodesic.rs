@@ -56,6 +56,14 @@ pub struct Args {
     /// The most products with the metric for one acceleration
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     products: u32,
+    /// Of the residual that an acceleration may leave, relative to the second-order change of the outputs that it takes back:
+    /// that share of what a straight line's speed would do stays
+    #[arg(long, value_name = "T", default_value_t = 1e-3)]
+    solve_tolerance: f64,
+    /// The largest relative change of the outputs' speed in a step, before it is put back; a step that changes more is cut and
+    /// taken again
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-2)]
+    step_change: f64,
     /// How a change of logits is measured: euclidean, or fisher
     #[arg(long, value_name = "METRIC", default_value = "euclidean", value_parser = output_metric())]
     output_metric: OutputMetric,
@@ -75,7 +83,13 @@ pub struct Args {
 
 impl Args {
     fn check(&self) -> Result<()> {
-        for (flag, got) in [("--length", self.length), ("--damping", self.damping)] {
+        let flags = [
+            ("--length", self.length),
+            ("--damping", self.damping),
+            ("--solve-tolerance", self.solve_tolerance),
+            ("--step-change", self.step_change),
+        ];
+        for (flag, got) in flags {
             if !(got > 0.0 && got.is_finite()) {
                 return Err(Error::usage(flag, format!("{got} makes no sense"), "give a number above 0"));
             }
@@ -84,7 +98,7 @@ impl Args {
     }
 
     fn asked(&self, seed: u64) -> toml::Table {
-        let pairs: [(&str, toml::Value); 11] = [
+        let pairs: [(&str, toml::Value); 13] = [
             ("verb", "geodesic".into()),
             ("model", self.model.as_str().into()),
             ("data", self.data.as_str().into()),
@@ -93,6 +107,8 @@ impl Args {
             ("points", i64::from(self.points).into()),
             ("damping", self.damping.into()),
             ("products", i64::from(self.products).into()),
+            ("solve_tolerance", self.solve_tolerance.into()),
+            ("step_change", self.step_change.into()),
             ("output_metric", self.output_metric.as_str().into()),
             ("max_length", i64::from(self.max_length).into()),
             ("seed", (seed as i64).into()),
@@ -129,8 +145,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         length: args.length,
         points: args.points as usize,
         damping: args.damping,
-        accuracy: Accuracy { products: args.products as usize, ..Accuracy::default() },
-        control: Control::default(),
+        accuracy: Accuracy { products: args.products as usize, tolerance: args.solve_tolerance },
+        control: Control { speed: args.step_change, ..Control::default() },
         seed,
         classes: matches!(model.network.head, Head::Classification { .. } | Head::MaskedLm),
     };

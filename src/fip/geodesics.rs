@@ -177,11 +177,13 @@ pub fn walk<S: Samples>(
     // Null steps of the line's length each, every one from the direction of the last, so that the path goes somewhere.
     map.copy(&w, &mut at)?;
     let step = (plan.length * size / plan.points as f64).powi(2);
+    // What a residual leaves of a null direction is all that the outputs feel of it: it is solved for better.
+    let filter = Accuracy { tolerance: plan.accuracy.tolerance.min(Accuracy::default().tolerance), ..plan.accuracy };
     let mut along = map.copied(&direction)?;
     let mut trail = keep.begin(map, "null", None)?;
     for i in 1..=plan.points {
         keep.stopped()?;
-        let taken = null(map, &at, plan.kind, &along, mu, step, plan.accuracy)?;
+        let taken = null(map, &at, plan.kind, &along, mu, step, filter)?;
         map.axpy(1.0, &taken.psi, &mut at)?;
         map.recycle(std::mem::replace(&mut along, taken.psi));
         found.products += taken.products;

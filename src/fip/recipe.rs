@@ -197,6 +197,10 @@ pub struct Budget {
     /// Steps between two evaluations of the projected network on held-out data; 0 for only at both ends. A tenth of
     /// the run where it is not given.
     pub evaluate_every: Option<u64>,
+    /// Sparsities at which the network of a path is projected, with exactly so many zeros, and evaluated once the path has
+    /// come there: one path instead of a run for each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub milestones: Vec<f64>,
     /// Steps between two checkpoints; 0 for only at an interruption and at the end.
     pub checkpoint_every: u64,
     pub seed: u64,
@@ -204,7 +208,15 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { batch: 16, epochs: 1.0, steps: None, evaluate_every: None, checkpoint_every: 100, seed: 0 }
+        Self {
+            batch: 16,
+            epochs: 1.0,
+            steps: None,
+            evaluate_every: None,
+            milestones: Vec::new(),
+            checkpoint_every: 100,
+            seed: 0,
+        }
     }
 }
 
@@ -275,7 +287,8 @@ impl Recipe {
         let (o, p, b) = (&self.optimization, &self.path, &self.budget);
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let positive = |x: f64| x > 0.0 && x.is_finite();
-        let rules: [(&str, bool, String, &str); 14] = [
+        let passes = matches!(self.method, Method::Fip | Method::Gradual);
+        let rules: [(&str, bool, String, &str); 15] = [
             (
                 "--sparsity",
                 self.method == Method::Train || (p.sparsity > 0.0 && p.sparsity < 1.0),
@@ -313,6 +326,12 @@ impl Recipe {
                 b.steps.map_or(positive(b.epochs), |s| s > 0),
                 b.steps.map_or(b.epochs.to_string(), |s| s.to_string()),
                 "more than 0",
+            ),
+            (
+                "budget.milestones",
+                b.milestones.is_empty() || passes && b.milestones.iter().all(|m| *m > 0.0 && *m <= p.sparsity),
+                format!("{:?}", b.milestones),
+                "sparsities above 0 that the path comes to, and none to a method without a path",
             ),
             (
                 "--distance-weight, --labels-weight",

@@ -75,6 +75,8 @@ pub struct Run<'a> {
     dense: Vector,
     projected: Option<Vector>,
     mask: Option<Mask>,
+    /// What is pruned of a network that is looked at in passing.
+    passing: Option<Mask>,
     teacher: Option<Teacher>,
     /// w − w_p, for steps in the metric.
     pulled: Option<Vector>,
@@ -163,7 +165,7 @@ impl<'a> Run<'a> {
         let runner = Runner::new(engine, job.network.clone(), r.objective.clone());
         let plan = Plan::new(r, job.train.len());
         let (stepper, finishing) = (r.step.stepper(), Gradient::default());
-        let (projected, pulled, census) = (None, None, None);
+        let (projected, pulled, passing, census) = (None, None, None, None);
         Ok(Self {
             job,
             plan,
@@ -176,6 +178,7 @@ impl<'a> Run<'a> {
             dense,
             projected,
             mask,
+            passing,
             teacher,
             pulled,
             census,
@@ -262,6 +265,13 @@ impl<'a> Run<'a> {
                 if let Some(e) = self.evaluate(w)? {
                     let sparsity = self.state.sparsity;
                     tell(self.eval_event(&e, network, dense.as_ref(), sparsity).into())?;
+                }
+            }
+            for milestone in self.milestones(self.state.step) {
+                let w = self.projection_at(milestone)?;
+                self.reestimate(w)?;
+                if let Some(e) = self.evaluate(w)? {
+                    tell(self.eval_event(&e, report::Network::Passing, dense.as_ref(), milestone).into())?;
                 }
             }
             if save_every > 0 && self.state.step.is_multiple_of(save_every) && !last {

@@ -3,6 +3,11 @@
 //! On a metric that is pulled back by f the Christoffel symbols contracted with v are g⁺ (1/N) Jᵀ f_vv, so that
 //! γ̈ = −(g + μI)⁻¹ (1/N) Jᵀ f_vv: the acceleration takes back, as far as weights can, the second-order change of the
 //! outputs, and the speed ‖γ̇‖_g stays.
+//!
+//! Where there are fewer outputs than weights and H = I, all of J γ̇ stays, not its length alone: d/dt (J γ̇) = f_vv + J γ̈ = 0, and
+//! the outputs go straight on. An integrator sees f_vv at points, and a network with ReLUs changes between them, at kinks: so
+//! what J γ̇ has lost is put back after every step, by the least change of γ̇ that does it (projection onto a first integral:
+//! Hairer, Lubich and Wanner, "Geometric Numerical Integration", IV.4).
 use super::gram::Gram;
 use super::map::{Map, OutputMetric};
 use super::pullback::Pullback;
@@ -60,12 +65,17 @@ pub struct Geodesic<V> {
     pub products: usize,
     mu: f64,
     a: V,
+    /// (1/√N) J γ̇, where it stays.
+    held: Option<Vec<f64>>,
 }
+
+/// What is left of what J γ̇ has lost in a step, over it.
+const HELD: f64 = 1e-2;
 
 /// What the control of the step holds the integrator to.
 #[derive(Clone, Copy, Debug)]
 pub struct Control {
-    /// The largest relative change of ‖γ̇‖_g in a step.
+    /// The largest relative change of ‖γ̇‖_g in a step, before it is put back.
     pub speed: f64,
     /// The largest difference between the integrator's orders two and three, relative to ‖v‖, a step.
     pub error: f64,
@@ -99,7 +109,9 @@ impl<V> Geodesic<V> {
         }
         let (a, products) = acceleration(map, &w, kind, &v, mu, accuracy)?;
         let at = Point { time: 0.0, speed, weight_speed };
-        Ok(Self { w, v, at, step, taken: 0, refused: 0, forced: 0, accelerations: 1, products, mu, a })
+        let stays = kind == OutputMetric::Euclidean && map.samples() * map.width() < map.dim();
+        let held = if stays { Some(Gram::new(map, &w, kind)?.push(&v)?) } else { None };
+        Ok(Self { w, v, at, step, taken: 0, refused: 0, forced: 0, accelerations: 1, products, mu, a, held })
     }
 
     /// One accepted step, to `end` at most, by the pair of orders three and two of Bogacki and Shampine 1989 on (γ, γ̇). A step
@@ -167,6 +179,11 @@ impl<V> Geodesic<V> {
                 std::mem::replace(&mut self.a, keep.2),
             );
             [old.0, old.1, old.2].into_iter().for_each(|x| map.recycle(x));
+            let (speed, weight_speed) = if self.hold(map, kind, accuracy)? {
+                speeds(map, &self.w, kind, &self.v)?
+            } else {
+                (speed, weight_speed)
+            };
             let time = if h == rest { end } else { self.at.time + h };
             self.at = Point { time, speed, weight_speed };
             self.taken += 1;
@@ -175,6 +192,19 @@ impl<V> Geodesic<V> {
             self.step = if h == rest { next.max(self.step) } else { next };
             return Ok(());
         }
+    }
+
+    /// Put back into γ̇ what J γ̇ has lost; whether it stays at all.
+    fn hold<M: Map<Vector = V>>(&mut self, map: &mut M, kind: OutputMetric, accuracy: Accuracy) -> Result<bool> {
+        let Some(held) = &self.held else { return Ok(false) };
+        let accuracy = Accuracy { tolerance: accuracy.tolerance.max(HELD), ..accuracy };
+        let mut back = map.zeros()?;
+        let mut gram = Gram::new(map, &self.w, kind)?;
+        let lost = gram.push(&self.v)?.iter().zip(held).map(|(now, held)| held - now).collect();
+        self.products += pulled_back(&mut gram, lost, self.mu, accuracy, &mut back)?;
+        map.axpy(1.0, &back, &mut self.v)?;
+        map.recycle(back);
+        Ok(true)
     }
 
     fn accelerate<M: Map<Vector = V>>(

@@ -129,6 +129,8 @@ pub enum Network {
     Dense,
     /// On the path, projected to its present sparsity.
     Projected,
+    /// On the path, projected to a sparsity that was asked for in passing.
+    Passing,
     /// On the path, as it is: a diagnostic only.
     Unprojected,
     /// As it is stored.

@@ -170,9 +170,51 @@ fn a_frontier_has_a_run_a_point_and_one_table() {
     let svg = fs::read_to_string(out.join("frontier.svg")).unwrap();
     assert!(svg.contains("<svg") && svg.contains("in passing"));
     assert!(found["in_passing"].as_array().unwrap().len() > 2);
+    assert_eq!(found["one_path"].as_array().unwrap().len(), 2);
     fails(&frontier(text(&model), text(&out)), 2, &["--overwrite"]);
     let refused = [&frontier(text(&model), "elsewhere")[..], &["--scope", "2:4"]].concat();
     fails(&refused, 2, &["--scope"]);
+}
+
+/// What one path is said to have at a sparsity is what `fipk project` makes of the network that the same path, walked alone,
+/// stored at that step.
+#[test]
+fn one_path_passes_all_sparsities() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny(dir.path());
+    let (out, way) = (dir.path().join("frontier"), dir.path().join("way"));
+    let args = [&frontier(text(&model), text(&out))[..], &["--one-path"]].concat();
+    let ran = done(&args);
+    assert!(ran.stdout.contains("FIP, one path"), "{}", ran.stdout);
+    assert!(out.join("fip-0.9/model").is_dir() && out.join("one-shot-0.5/model").is_dir());
+    assert!(!out.join("fip-0.5").exists());
+    let found = json(&out.join("frontier.json"));
+    let passed = found["one_path"].as_array().unwrap();
+    assert_eq!(passed.iter().map(|p| number(&p["sparsity"])).collect::<Vec<_>>(), [0.5, 0.9]);
+
+    let (config, alone) = (out.join("fip-0.9/config.toml"), dir.path().join("alone"));
+    let again = ["sparsify", "--config", text(&config), "--out", text(&alone), "--path", text(&way)];
+    done(&[&again[..], &["--path-every", "10", "-q"]].concat());
+    for p in passed {
+        let (step, sparsity) = (p["step"].as_u64().unwrap(), p["sparsity"].to_string());
+        let [moved, sparse] = ["moved", "sparse"].map(|name| dir.path().join(format!("{name}-{sparsity}")));
+        // A point every ten steps, after the start.
+        let point = (step / 10).to_string();
+        done(&["path", "export", text(&way), "--point", &point, "--out", text(&moved)]);
+        done(&["project", "--model", text(&moved), "--sparsity", &sparsity, "--out", text(&sparse)]);
+        let said = done(&["eval", "--model", text(&sparse), "--data", "digits:120", "--json"]).stdout;
+        let value: Value = serde_json::from_str(&said).unwrap();
+        let of = |v: &Value, name: &str| number(&v["metrics"][name]);
+        assert_eq!(of(p, "accuracy"), of(&value, "accuracy"), "{p}");
+        assert!((of(p, "loss") - of(&value, "loss")).abs() <= 1e-5, "{p} {value}");
+    }
+    let refused =
+        ["frontier", "--model", text(&model), "--data", "digits:64", "--eval-data", "digits:50", "--one-path"];
+    fails(
+        &[&refused[..], &["--sparsities", "0.5", "--methods", "one-shot", "--out", "elsewhere"]].concat(),
+        2,
+        &["--one-path"],
+    );
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Geodesics against Christoffel symbols written out.
 use crate::exact::{Exact, apart, dot, inputs, normal, tanh};
+use crate::metric::relu;
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 use fipk::geometry::geodesic::{Control, Geodesic, acceleration, speeds};
-use fipk::geometry::{Accuracy, OutputMetric, Space};
+use fipk::geometry::{Accuracy, Map, OutputMetric, Space};
 
 const EUCLIDEAN: OutputMetric = OutputMetric::Euclidean;
 
@@ -74,6 +75,31 @@ fn outputs_keep_their_speed_along_a_geodesic_and_not_along_a_line() {
         straight = straight.max((speeds(&mut map, &line, EUCLIDEAN, &v).unwrap().0 / start - 1.0).abs());
     }
     assert!(geodesic.at.time == 1.0 && worst <= 0.01 && straight >= 10.0 * worst, "{worst} and {straight}");
+}
+
+/// The geodesic of a metric that is pulled back from fewer outputs than weights is what the map sends to a straight line:
+/// f(γ(t)) = f(γ(0)) + t J v. Past the kinks of a ReLU as well, which no acceleration at a point sees.
+#[test]
+fn outputs_go_straight_along_a_geodesic_past_kinks() {
+    let rows = 4;
+    let mut map = Exact::new(inputs(rows, 4, 1), rows, relu());
+    let w = map.weights(2);
+    let mut v = normal(w.len(), 3);
+    let scale = 0.5 * dot(&w, &w).sqrt() / dot(&v, &v).sqrt();
+    v.iter_mut().for_each(|x| *x *= scale);
+    let (z, u) = (map.value(&w).unwrap(), map.jv(&w, &v).unwrap());
+    let mut geodesic = Geodesic::new(&mut map, EUCLIDEAN, (w.clone(), v.clone()), 1e-8, accuracy(), 0.05).unwrap();
+    let start = geodesic.at.speed;
+    while geodesic.at.time < 1.0 {
+        geodesic.advance(&mut map, EUCLIDEAN, accuracy(), &Control::default(), 1.0).unwrap();
+        assert!((geodesic.at.speed / start - 1.0).abs() <= 1e-3, "{:?}", geodesic.at);
+    }
+    let straight: Vec<f64> = z.iter().zip(&u).map(|(z, u)| z + u).collect();
+    let line: Vec<f64> = w.iter().zip(&v).map(|(w, v)| w + v).collect();
+    let moved = dot(&u, &u).sqrt() / dot(&straight, &straight).sqrt();
+    let (bent, off) =
+        (apart(&map.value(&geodesic.w).unwrap(), &straight), apart(&map.value(&line).unwrap(), &straight));
+    assert!(bent <= 0.01 * moved && off >= 10.0 * bent, "{bent} and {off} of {moved}");
 }
 
 #[test]

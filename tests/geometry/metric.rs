@@ -123,7 +123,7 @@ fn rows_that_do_not_count_are_left_out() {
 }
 
 /// Two layers with a ReLU between, no biases.
-fn relu() -> impl Fn(&Scope, usize) {
+pub fn relu() -> impl Fn(&Scope, usize) {
     move |s: &Scope, rows: usize| {
         let x = s.input("x", &[rows, 4], Element::Real);
         let (up, down) = (s.param("up", &[6, 4], Kind::Weight), s.param("down", &[3, 6], Kind::Weight));

@@ -63,13 +63,49 @@ impl Run<'_> {
 
     /// Choose anew what is drawn to zero.
     pub(super) fn refresh(&mut self, t: u64) -> Result<()> {
-        let path = &self.job.recipe.path;
-        let sparsity = path.sparsity * path.ramp.share(t, self.plan.ramp);
-        self.select(sparsity)?;
+        self.select(self.target(t))?;
         if self.job.recipe.method == Method::Gradual {
             self.zero()?;
         }
         Ok(())
+    }
+
+    /// The sparsity that step `t` walks towards; what a step of the path was taken towards before.
+    fn target(&self, t: u64) -> f64 {
+        let path = &self.job.recipe.path;
+        path.sparsity * path.ramp.share(t / path.refresh * path.refresh, self.plan.ramp)
+    }
+
+    /// The milestones that the path has come to with the steps before `t` and not before: it is asked where what is pruned
+    /// is chosen anew and at the path's end, and depends on `t` alone, so that a run that goes on asks the same.
+    pub(super) fn milestones(&self, t: u64) -> Vec<f64> {
+        let (all, refresh, end) = (&self.job.recipe.budget.milestones, self.job.recipe.path.refresh, self.path_end());
+        if all.is_empty() || t == 0 || t > end || (t < end && !t.is_multiple_of(refresh)) {
+            return Vec::new();
+        }
+        // Those of the interval before this one are past.
+        let last = (t - 1) / refresh * refresh;
+        let past = if last == 0 { 0.0 } else { self.target(last - 1) };
+        let here = if t == end { f64::INFINITY } else { self.target(t - 1) };
+        all.iter().copied().filter(|m| *m > past && *m <= here).collect()
+    }
+
+    /// The network where the path stands, with exactly the zeros of a milestone; the path's own choice stays as it is.
+    pub(super) fn projection_at(&mut self, milestone: f64) -> Result<Vector> {
+        let how = self.criterion(milestone);
+        let engine = &mut self.runner.engine;
+        let mask = match self.passing {
+            Some(mask) => mask,
+            None => *self.passing.insert(engine.mask()?),
+        };
+        let at = match self.projected {
+            Some(at) => at,
+            None => *self.projected.insert(engine.zeros()?),
+        };
+        engine.select(self.w, &how, None, mask)?;
+        engine.copy(self.w, at)?;
+        engine.project(at, mask)?;
+        Ok(at)
     }
 
     fn zero(&mut self) -> Result<()> {
