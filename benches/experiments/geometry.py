@@ -38,7 +38,7 @@ NETWORKS = {
         "model": "{shared}/models/resnet20-cifar10",
         "data": "cifar10:{shared}/data/cifar10",
         "spectrum": 100,
-        "drift": {"limit": 128, "held_out": "limit=500", "flags": ["--distances", "0.01,0.02", "--seeds", "3", "--products", "40",
+        "drift": {"limit": 640, "held_out": "limit=1000", "flags": ["--distances", "0.01,0.02", "--seeds", "3", "--products", "40",
                   "--damping", "1e-5", "--batch", "32", "--rates", "0.03", "--no-correction"]},
     },
     "minilm": {
@@ -46,7 +46,7 @@ NETWORKS = {
         "model": "{sst2}",
         "data": "glue/sst2:{shared}/data/text/SST-2",
         "spectrum": 64,
-        "drift": {"limit": 48, "held_out": "limit=200", "flags": ["--distances", "0.02,0.05", "--seeds", "3", "--products", "40",
+        "drift": {"limit": 256, "held_out": "limit=400", "flags": ["--distances", "0.02,0.05", "--seeds", "3", "--products", "40",
                   "--damping", "1e-5", "--batch", "16", "--rates", "0.03", "--no-correction"]},
     },
 }

@@ -9,9 +9,11 @@ use crate::gpu::Queue;
 use crate::tensor::{Shape, View, numel};
 use rayon::prelude::*;
 
+mod bands;
 mod buffers;
 mod correlation;
 mod cuda;
+mod dots;
 mod geometry;
 mod planes;
 mod tile;
@@ -105,7 +107,7 @@ impl Op for Conv2d {
             g.backward().run(&[(gy, x[1].data)], None, to.add, to.data);
         }
         if let Some(to) = &mut gx[1] {
-            g.weights().run(x[0].data, gy, to);
+            g.weights(x[0].data, gy, to);
         }
         if let Some(Some(to)) = gx.get_mut(2) {
             let parts: Vec<Vec<f32>> =

@@ -30,3 +30,14 @@ pub(super) fn give(buffer: Vec<f32>) {
         smallest.map(|at| free.swap_remove(at));
     }
 }
+
+/// `n` floats of a buffer that grows when it must, from the start of a cache line on: a vector that lies in two costs
+/// twice. They hold anything.
+pub(super) fn aligned(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    const LINE: usize = 64;
+    if buffer.len() < n + LINE / 4 {
+        buffer.resize(n + LINE / 4, 0.0);
+    }
+    let at = buffer.as_ptr().align_offset(LINE).min(LINE / 4);
+    &mut buffer[at..at + n]
+}

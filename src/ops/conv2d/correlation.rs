@@ -4,6 +4,7 @@
 //! with what they read. Where rows are long, the tile reads its pixels in place; where they are short, pixels of many
 //! rows, and samples, are first packed side by side, so that no lane idles. Each output is a sum over blocks of taps,
 //! the blocks and the taps in their order, whatever the tasks.
+use super::bands::{self, Band, MOST, Tiles};
 use super::buffers;
 use super::planes::{Planes, Tap};
 use super::tile::{Registers, VECTORS, multiply, put, transpose};
@@ -12,13 +13,9 @@ use pulp::Simd;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Taps whose products are summed in registers before they are added to the sum of the blocks before.
-const TAPS: usize = 256;
-/// Vectors of pixels that share a block of weights while it is in the nearest cache, at most.
-const MOST: usize = 16;
-/// Floats that a task's images may take.
-const BAND: usize = 250_000;
-
+/// Taps whose products are summed in registers before they are added to the sum of the blocks before: with three
+/// vectors each, what stays in the nearest cache while all output channels meet it.
+const TAPS: usize = 144;
 /// One phase of the outputs: every `step`-th row and column from `phase` on.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -47,60 +44,6 @@ pub(super) struct Correlation {
 /// Images with the weights they meet.
 pub(super) type Term<'a> = (&'a [f32], &'a [f32]);
 
-/// Pixels that stand side by side in the images read, in a batch of tiles, and in the images written.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    from: usize,
-    at: usize,
-    to: usize,
-    len: usize,
-    sample: usize,
-}
-
-/// Tiles that go over the weights together.
-#[derive(Debug)]
-struct Tiles {
-    /// Where the first reads in place, if it does.
-    base: Option<usize>,
-    vectors: usize,
-    runs: Vec<Run>,
-    /// The runs as they are written: those that follow each other there too are one.
-    written: Vec<Run>,
-    /// Where each of the runs is read, if all are of 8 pixels.
-    eights: Vec<usize>,
-}
-
-impl Tiles {
-    fn new(base: Option<usize>, vectors: usize, runs: Vec<Run>, step: usize) -> Self {
-        let mut written: Vec<Run> = Vec::new();
-        for run in &runs {
-            match written.last_mut() {
-                Some(last)
-                    if step == 1
-                        && (last.sample, last.to + last.len, last.at + last.len) == (run.sample, run.to, run.at) =>
-                {
-                    last.len += run.len;
-                }
-                _ => written.push(*run),
-            }
-        }
-        let eights =
-            if runs.iter().all(|run| run.len == 8) { runs.iter().map(|run| run.from).collect() } else { vec![] };
-        Self { base, vectors, runs, written, eights }
-    }
-}
-
-/// Rows `first..first + rows` of a part's outputs.
-#[derive(Debug)]
-struct Band {
-    part: usize,
-    first: usize,
-    rows: usize,
-    /// Where each tap reads.
-    offsets: Vec<usize>,
-    tiles: Vec<Tiles>,
-}
-
 /// A task's working memory, kept by its thread from call to call.
 #[derive(Default)]
 struct Scratch {
@@ -113,14 +56,6 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// The first `n` floats of a buffer that grows when it must. They hold anything.
-fn first(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
-}
-
 /// Weights as tiles read them: for each part, group and block of output channels, a row of channels a tap.
 struct Packed {
     /// (first output channel, channels), the same for each group.
@@ -130,7 +65,7 @@ struct Packed {
 }
 
 impl Correlation {
-    fn grid(&self, part: &Part) -> [usize; 2] {
+    pub(super) fn grid(&self, part: &Part) -> [usize; 2] {
         [0, 1].map(|axis| self.to[axis].saturating_sub(part.phase[axis]).div_ceil(self.to_step[axis]))
     }
 
@@ -189,7 +124,7 @@ impl Correlation {
                         let from = c * along + (i + k) * across;
                         if i + k < real { &w[from..from + run] } else { &[] }
                     };
-                    transpose([0, 1, 2, 3].map(row), &mut to[i..], channels);
+                    transpose([row(0), row(1), row(2), row(3)], &mut to[i..], channels);
                 }
             }
             return;
@@ -205,110 +140,36 @@ impl Correlation {
         }
     }
 
-    /// The bands of all parts for `samples` samples that are laid out one after the other.
-    fn bands(&self, planes: &Planes, registers: Registers, samples: usize, sources: usize) -> Vec<Band> {
-        let channels = sources * self.inputs;
-        let mut bands = Vec::new();
-        for (nth, part) in self.parts.iter().enumerate() {
-            let [height, width] = self.grid(part);
-            if samples * height * width == 0 || part.taps.is_empty() {
-                continue;
-            }
-            let rows = (1..=height).rev().find(|rows| planes.len(*rows, channels) * samples <= BAND).unwrap_or(1);
-            let rows = height.div_ceil(height.div_ceil(rows)); // bands of about the same height
-            for first in (0..height).step_by(rows) {
-                let rows = rows.min(height - first);
-                let places = (0..channels).flat_map(|c| part.taps.iter().map(move |tap| (c, tap)));
-                let offsets = places.map(|(c, tap)| planes.offset(rows, c, tap)).collect();
-                let tiles = self.tiles(planes, registers, part, (first, rows), samples, planes.len(rows, channels));
-                bands.push(Band { part: nth, first, rows, offsets, tiles });
-            }
-        }
-        bands
-    }
-
-    /// A band's pixels dealt out to tiles; a sample's images take `each` floats.
-    fn tiles(
-        &self,
-        planes: &Planes,
-        registers: Registers,
-        part: &Part,
-        (first, rows): (usize, usize),
-        samples: usize,
-        each: usize,
-    ) -> Vec<Tiles> {
-        let lanes = registers.lanes;
-        let width = self.grid(part)[1];
-        let to = |i: usize, j: usize| {
-            let row = part.phase[0] + (first + i) * self.to_step[0];
-            row * self.to[1] + part.phase[1] + j * self.to_step[1]
-        };
-        let in_place = in_place(planes.pitch, (rows, width), lanes);
-        let positions = if in_place { (rows - 1) * planes.pitch + width } else { samples * rows * width };
-        // As even as can be: a batch of one vector would go over all weights for it.
-        let vectors = positions.div_ceil(lanes);
-        let wide = vectors.div_ceil(vectors.div_ceil(MOST)) * lanes;
-        let mut all: Vec<Tiles> = Vec::new();
-        let step = self.to_step[1];
-        let (mut filled, mut runs) = (0, Vec::new());
-        for sample in 0..samples {
-            if in_place {
-                let end = (rows - 1) * planes.pitch + width;
-                for start in (0..end).step_by(wide) {
-                    let stop = end.min(start + wide);
-                    let rows = start / planes.pitch..stop.div_ceil(planes.pitch);
-                    let cut = |i: usize| {
-                        let (a, b) = ((i * planes.pitch).max(start), (i * planes.pitch + width).min(stop));
-                        let run =
-                            |a| Run { from: 0, at: a - start, to: to(i, a - i * planes.pitch), len: b - a, sample };
-                        (a < b).then(|| run(a))
-                    };
-                    let vectors = (stop - start).div_ceil(lanes);
-                    let runs: Vec<Run> = rows.filter_map(cut).collect();
-                    all.push(Tiles::new(Some(sample * each + start), vectors, runs, step));
-                }
-                continue;
-            }
-            for i in 0..rows {
-                let mut j = 0;
-                while j < width {
-                    let len = (width - j).min(lanes).min(wide - filled);
-                    let from = sample * each + i * planes.pitch + j;
-                    runs.push(Run { from, at: filled, to: to(i, j), len, sample });
-                    (filled, j) = (filled + len, j + len);
-                    if filled == wide {
-                        all.push(Tiles::new(None, wide / lanes, std::mem::take(&mut runs), step));
-                        filled = 0;
-                    }
-                }
-            }
-        }
-        if filled > 0 {
-            all.push(Tiles::new(None, filled.div_ceil(lanes), runs, step));
-        }
-        all
-    }
-
     /// Samples that a task takes: as many as fill the lanes of their tiles and stay in cache.
     fn samples(&self, planes: &Planes, registers: Registers, sources: usize) -> usize {
         let Some(part) = self.parts.first() else { return 1 };
         let [rows, width] = self.grid(part);
-        if rows * width == 0 || in_place(planes.pitch, (rows, width), registers.lanes) {
+        if rows * width == 0 {
             return 1;
         }
-        let fit = BAND / planes.len(rows, sources * self.inputs).max(1);
+        let fit = bands::FLOATS / planes.len(rows, sources * self.inputs).max(1);
         let most = (3 * MOST * registers.lanes / (rows * width)).min(fit).max(1);
         // As many tasks for each thread as for the others.
         let tasks = self.batch.div_ceil(most).next_multiple_of(rayon::current_num_threads());
         self.batch.div_ceil(tasks)
     }
 
-    /// y (+)= bias + the sum of the terms; without any, y is set to zero.
+    /// y (+)= bias + the sum of the terms.
     pub fn run(&self, terms: &[Term], bias: Option<&[f32]>, add: bool, y: &mut [f32]) {
+        if terms.is_empty() {
+            let channels = y.chunks_exact_mut(self.to[0] * self.to[1]).enumerate();
+            return channels.for_each(|(o, y)| {
+                let bias = bias.map_or(0.0, |bias| bias[o % bias.len()]);
+                y.iter_mut().for_each(|y| *y = if add { *y + bias } else { bias });
+            });
+        }
         let registers = Registers::new();
         let taps: Vec<Tap> = self.parts.iter().flat_map(|p| p.taps.iter().copied()).collect();
         let grid = self.parts.first().map_or([0, 0], |p| self.grid(p));
-        let planes = Planes::new(self.from, self.from_step, grid, &taps);
+        // Three copies of an image want more than a few channels to be made of it, and vectors that none idles in.
+        let pays = |planes: &Planes| self.outputs > 4 && bands::in_place(planes.pitch, grid, registers.lanes);
+        let shifted = Planes::shifted(self.from, self.from_step, grid, &taps).filter(pays);
+        let planes = shifted.unwrap_or_else(|| Planes::new(self.from, self.from_step, grid, &taps));
         let samples = self.samples(&planes, registers, terms.len());
         let packed = self.pack(registers, terms);
         let sizes = [samples, self.batch % samples];
@@ -342,12 +203,6 @@ impl Correlation {
         y.par_chunks_mut(samples * share * pixels).enumerate().for_each(task);
         packed.data.into_iter().for_each(buffers::give);
     }
-}
-
-/// Whether tiles read pixels where they stand, the columns between two rows included, or have them packed first.
-fn in_place(pitch: usize, (rows, width): (usize, usize), lanes: usize) -> bool {
-    let end = (rows - 1) * pitch + width;
-    20 * end.next_multiple_of(lanes) <= 22 * rows * width
 }
 
 struct Task<'a> {
@@ -384,9 +239,9 @@ impl Vectorised for Task<'_> {
             for band in self.bands {
                 let len = self.planes.len(band.rows, of.inputs);
                 let all = len * self.terms.len() * self.samples.len();
-                let room = first(&mut planes, all + self.planes.slack(lanes));
+                let room = buffers::aligned(&mut planes, all + self.planes.slack(lanes));
                 if laid != Some((band.first, band.rows)) {
-                    if cleared != Some((band.first, band.rows)) {
+                    if self.planes.wants_zeros() && cleared != Some((band.first, band.rows)) {
                         room.fill(0.0);
                         cleared = Some((band.first, band.rows));
                     }
@@ -424,7 +279,7 @@ impl Task<'_> {
     ) {
         let (of, lanes) = (self.of, S::F32_LANES);
         // Odd in cache lines, so that rows do not meet in the cache.
-        let wide = lanes * (MOST + 1);
+        let wide = lanes * (MOST + 2);
         let weights = &self.packed.data[band.part * of.groups + group];
         let taps = band.offsets.len();
         // The group's output channels that are this task's.
@@ -432,26 +287,16 @@ impl Task<'_> {
             ..self.outputs.end.min((group + 1) * of.outputs) - group * of.outputs;
         let blocks = self.packed.blocks.iter().filter(|b| own.contains(&b.0));
         let rows = own.len().next_multiple_of(8);
-        let sums = first(sums, rows * wide);
-        for (o, sums) in sums.chunks_exact_mut(wide).enumerate() {
-            let bias = self.bias.and_then(|b| b.get(group * of.outputs + own.start + o));
-            sums.fill(bias.copied().unwrap_or(0.0));
-        }
+        let sums = buffers::aligned(sums, rows * wide);
         let short = lanes >= 8 && tiles.runs.iter().all(|run| run.len <= 8);
         let in_panel: [usize; TAPS] = std::array::from_fn(|t| t * wide);
         for (nth, offsets) in band.offsets.chunks(TAPS).enumerate() {
-            let (source, base, offsets) = match tiles.base {
-                Some(base) => (planes, base, offsets),
-                None => {
-                    let panel = first(panel, TAPS * wide + lanes);
+            let (source, offsets) = match tiles.packed {
+                false => (planes, offsets),
+                true => {
+                    let panel = buffers::aligned(panel, TAPS * wide + lanes);
                     for (t, offset) in offsets.iter().enumerate() {
                         let (to, from) = (&mut panel[t * wide..(t + 1) * wide + lanes], &planes[*offset..]);
-                        if !tiles.eights.is_empty() {
-                            for (to, run) in to.as_chunks_mut::<8>().0.iter_mut().zip(&tiles.eights) {
-                                to.copy_from_slice(&from[*run..*run + 8]);
-                            }
-                            continue;
-                        }
                         for run in &tiles.runs {
                             // So much each: what is too much is overwritten by the next, or idle.
                             if short {
@@ -462,42 +307,41 @@ impl Task<'_> {
                             }
                         }
                     }
-                    (&*panel, 0, &in_panel[..offsets.len()])
+                    (&*panel, &in_panel[..offsets.len()])
                 }
             };
-            for &(o, channels) in blocks.clone() {
-                let a = &weights[o * taps + nth * TAPS * channels..][..offsets.len() * channels];
-                let sums = &mut sums[(o - own.start) * wide..];
-                let mut vector = 0;
-                while vector < tiles.vectors {
-                    let left = tiles.vectors - vector;
-                    // Two tiles of two do better than one of three and one of one.
-                    let v = if left == 4 { 2 } else { left.min(VECTORS) };
-                    let b = (source, base + vector * lanes);
-                    let c = (&mut sums[vector * lanes..], wide, true);
-                    match (channels, v) {
-                        (8, 3) => multiply::<S, 8, 3>(s, a, b, offsets, c),
-                        (8, 2) => multiply::<S, 8, 2>(s, a, b, offsets, c),
-                        (8, _) => multiply::<S, 8, 1>(s, a, b, offsets, c),
-                        (_, 3) => multiply::<S, 4, 3>(s, a, b, offsets, c),
-                        (_, 2) => multiply::<S, 4, 2>(s, a, b, offsets, c),
-                        (_, _) => multiply::<S, 4, 1>(s, a, b, offsets, c),
+            let mut done = 0;
+            while let Some(bases) = tiles.bases.get(done..).filter(|left| !left.is_empty()) {
+                // Two tiles of two do better than one of three and one of one.
+                let v = if bases.len() == 4 { 2 } else { bases.len().min(VECTORS) };
+                for &(o, channels) in blocks.clone() {
+                    let a = &weights[o * taps + nth * TAPS * channels..][..offsets.len() * channels];
+                    let c = (&mut sums[(o - own.start) * wide + done * lanes..], wide, nth > 0);
+                    match (channels, bases) {
+                        (8, &[i, j, k, ..]) if v == 3 => multiply::<S, 8, 3>(s, a, (source, [i, j, k]), offsets, c),
+                        (8, &[i, j, ..]) => multiply::<S, 8, 2>(s, a, (source, [i, j]), offsets, c),
+                        (8, &[i, ..]) => multiply::<S, 8, 1>(s, a, (source, [i]), offsets, c),
+                        (_, &[i, j, k, ..]) if v == 3 => multiply::<S, 4, 3>(s, a, (source, [i, j, k]), offsets, c),
+                        (_, &[i, j, ..]) => multiply::<S, 4, 2>(s, a, (source, [i, j]), offsets, c),
+                        (_, &[i, ..]) => multiply::<S, 4, 1>(s, a, (source, [i]), offsets, c),
+                        (_, []) => {}
                     }
-                    vector += v;
                 }
+                done += v;
             }
         }
         let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);
         for run in &tiles.written {
             for o in 0..own.len() {
-                let channel = group * of.outputs + own.start + o - self.outputs.start;
-                let at = (run.sample * self.outputs.len() + channel) * pixels + run.to;
+                let channel = group * of.outputs + own.start + o;
+                let bias = self.bias.and_then(|b| b.get(channel)).copied();
+                let at = (run.sample * self.outputs.len() + channel - self.outputs.start) * pixels + run.to;
                 let sums = &sums[o * wide + run.at..][..run.len];
                 if step == 1 {
-                    put(s, &mut self.y[at..at + run.len], sums, self.add);
+                    put(s, &mut self.y[at..at + run.len], sums, bias, self.add);
                 } else {
-                    let to = self.y[at..].iter_mut().step_by(step).zip(sums);
-                    to.for_each(|(y, v)| *y = if self.add { *y + v } else { *v });
+                    let (to, bias) = (self.y[at..].iter_mut().step_by(step), bias.unwrap_or(0.0));
+                    to.zip(sums).for_each(|(y, v)| *y = if self.add { *y + (v + bias) } else { v + bias });
                 }
             }
         }

@@ -1,8 +1,10 @@
 //! The sizes of a convolution, and what does not fit.
 use super::Conv2d;
 use super::correlation::{Correlation, Part};
+use super::dots::Dots;
 use super::planes::Tap;
 use super::weights::WeightGradient;
+use crate::ops::Cotangent;
 
 /// Pairs are of height and width.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +93,15 @@ impl Geometry {
         }
     }
 
-    /// The cotangent of W.
-    pub fn weights(&self) -> WeightGradient {
+    /// The cotangent of W, g (+)=.
+    pub fn weights(&self, x: &[f32], gy: &[f32], g: &mut Cotangent) {
+        match Dots::new(self, self.reads([1, 1])) {
+            Some(dots) => dots.run(x, gy, g),
+            None => self.weight_gradient().run(x, gy, g),
+        }
+    }
+
+    fn weight_gradient(&self) -> WeightGradient {
         let (groups, stride, kernel) = (self.op.groups, self.op.stride, self.kernel);
         let (inputs, outputs) = (self.inputs / groups, self.outputs / groups);
         // Few channels fill no vector: what all taps read for a pixel is then gathered from whole images.

@@ -27,20 +27,25 @@ impl Registers {
     }
 }
 
-/// c [M, vectors] (+)= a [taps, M] b, where row t of b begins at `at + offsets[t]`.
+/// c [M, vectors] (+)= a [taps, M] b, where vector j of row t of b begins at `at[j] + offsets[t]`.
 #[inline(always)]
 pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
     s: S,
     a: &[f32],
-    (b, at): (&[f32], usize),
+    (b, at): (&[f32], [usize; V]),
     offsets: &[usize],
     (c, pitch, add): (&mut [f32], usize, bool),
 ) {
     let zero = s.splat_f32s(0.0);
     let mut sums = [[zero; V]; M];
-    let b = &b[at..];
+    // All of one length, so that one check of an offset does for all.
+    let room = b.len() - at.iter().copied().fold(0, usize::max);
+    let b = at.map(|at| &b[at..][..room]);
     for (a, &offset) in a.as_chunks::<M>().0.iter().zip(offsets) {
-        let pixels = &S::as_simd_f32s(&b[offset..offset + V * S::F32_LANES]).0[..V];
+        let mut pixels = [zero; V];
+        for (pixels, b) in pixels.iter_mut().zip(b) {
+            *pixels = S::as_simd_f32s(&b[offset..offset + S::F32_LANES]).0[0];
+        }
         for i in 0..M {
             let weight = s.splat_f32s(a[i]);
             for j in 0..V {
@@ -56,16 +61,18 @@ pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
     }
 }
 
-/// to = from, or to += from.
+/// to (+)= from + bias.
 #[inline(always)]
-pub(super) fn put<S: Simd>(s: S, to: &mut [f32], from: &[f32], add: bool) {
+pub(super) fn put<S: Simd>(s: S, to: &mut [f32], from: &[f32], bias: Option<f32>, add: bool) {
     let (head, tail) = S::as_mut_simd_f32s(to);
     let (from, rest) = S::as_simd_f32s(from);
+    let bias = bias.map(|bias| s.splat_f32s(bias));
+    let with = |value| bias.map_or(value, |bias| s.add_f32s(value, bias));
     for (to, from) in head.iter_mut().zip(from) {
-        *to = if add { s.add_f32s(*to, *from) } else { *from };
+        *to = if add { s.add_f32s(*to, with(*from)) } else { with(*from) };
     }
     if !tail.is_empty() {
-        let value = s.partial_load_f32s(rest);
+        let value = with(s.partial_load_f32s(rest));
         let value = if add { s.add_f32s(s.partial_load_f32s(tail), value) } else { value };
         s.partial_store_f32s(tail, value);
     }

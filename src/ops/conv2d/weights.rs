@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Pixels whose products are summed in registers at a time.
-const PIXELS: usize = 256;
+const PIXELS: usize = 128;
 /// Floats that a task's images may take.
 const BAND: usize = 120_000;
 /// Floats that all partial sums may take, how many tasks are wanted, and how many output channels one takes at least.
@@ -58,8 +58,8 @@ struct Band {
     rows: usize,
     /// Where each pixel reads.
     offsets: Vec<usize>,
-    /// (where its vectors lie for the first pixel, where its sums begin, vectors) of each tile.
-    tiles: Vec<(usize, usize, usize)>,
+    /// Where the vectors of each tile lie for the first pixel, one to `VECTORS`; their sums stand side by side.
+    tiles: Vec<Vec<usize>>,
     /// Where each row of each channel's kernel reads, if gathered.
     kernel_rows: Vec<usize>,
 }
@@ -94,15 +94,14 @@ fn segments(taps: &[Tap]) -> Vec<(Tap, Vec<usize>)> {
     all
 }
 
-/// Vectors `from..` of a row of sums, dealt out to tiles that lie at `base` on.
-fn tiles(base: usize, at: usize, vectors: usize, lanes: usize) -> Vec<(usize, usize, usize)> {
-    let (mut all, mut done) = (Vec::new(), 0);
-    while done < vectors {
-        let left = vectors - done;
+/// Vectors, by where they lie, dealt out to tiles.
+fn tiles(mut vectors: &[usize]) -> Vec<Vec<usize>> {
+    let mut all = Vec::new();
+    while !vectors.is_empty() {
         // Two tiles of two do better than one of three and one of one.
-        let v = if left == 4 { 2 } else { left.min(VECTORS) };
-        all.push((base + done * lanes, at + done * lanes, v));
-        done += v;
+        let v = if vectors.len() == 4 { 2 } else { vectors.len().min(VECTORS) };
+        all.push(vectors[..v].to_vec());
+        vectors = &vectors[v..];
     }
     all
 }
@@ -181,12 +180,10 @@ impl WeightGradient {
         let segments: Vec<(Tap, Vec<usize>)> =
             if alone { self.taps.iter().map(|t| (*t, vec![t.weight])).collect() } else { segments(&self.taps) };
         let (mut width, mut places) = (0, vec![0; kernel]);
-        let mut starts = Vec::new();
         if self.gathered {
             width = (inputs * kernel).next_multiple_of(lanes);
         } else {
             for (_, weights) in &segments {
-                starts.push(width);
                 for (nth, weight) in weights.iter().enumerate() {
                     places[*weight] = width + nth * inputs;
                 }
@@ -211,15 +208,16 @@ impl WeightGradient {
                 let starts = (0..inputs).flat_map(|c| starts.clone().map(move |tap| (c, tap)));
                 (
                     pixels.map(|(i, j)| i * down * planes.pitch + j * right).collect(),
-                    tiles(0, 0, width / lanes, lanes),
+                    tiles(&(0..width).step_by(lanes).collect::<Vec<_>>()),
                     starts.map(|(c, tap)| planes.offset(laid(rows), c, tap)).collect(),
                 )
             } else {
-                let tiles = segments.iter().zip(&starts).flat_map(|((first, weights), at)| {
+                let vectors = segments.iter().flat_map(|(first, weights)| {
                     let base = planes.offset(rows, 0, first) * apart;
-                    tiles(base, *at, (weights.len() * inputs).div_ceil(lanes), lanes)
+                    (base..base + weights.len() * inputs).step_by(lanes)
                 });
-                (pixels.map(|(i, j)| (i * planes.pitch + j) * apart).collect(), tiles.collect(), Vec::new())
+                let tiles = tiles(&vectors.collect::<Vec<_>>());
+                (pixels.map(|(i, j)| (i * planes.pitch + j) * apart).collect(), tiles, Vec::new())
             };
             let offsets: Vec<usize> = offsets;
             let each = planes.len(laid(rows), apart);
@@ -242,14 +240,6 @@ struct Task<'a> {
     scratch: &'a mut Scratch,
 }
 
-/// A buffer of `n` floats at least. They hold anything.
-fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
-}
-
 impl Vectorised for Task<'_> {
     /// A row of sums for each output channel, and some more rows.
     type Output = Vec<f32>;
@@ -262,9 +252,9 @@ impl Vectorised for Task<'_> {
         let mut add = false;
         let (image, pixels) = (of.from[0] * of.from[1], of.to[0] * of.to[1]);
         let Scratch { mut images, mut columns, mut outputs } = std::mem::take(self.scratch);
-        let outputs_of = room(&mut outputs, own.next_multiple_of(8) * PIXELS);
+        let outputs_of = buffers::aligned(&mut outputs, own.next_multiple_of(8) * PIXELS);
         let gathered: Vec<usize> = (0..if of.gathered { PIXELS } else { 0 }).map(|q| q * width).collect();
-        let columns_of = room(&mut columns, gathered.len() * width + of.kernel[1] + 16);
+        let columns_of = buffers::aligned(&mut columns, gathered.len() * width + of.kernel[1] + 16);
         let mut cleared = None;
         let together = if let [_] = plan.bands[..] { plan.together } else { 1 };
         let samples: Vec<usize> = self.samples.collect();
@@ -273,7 +263,8 @@ impl Vectorised for Task<'_> {
             for band in &plan.bands {
                 let each = plan.planes.len(band.rows, plan.apart);
                 let all = each * together;
-                let laid = room(&mut images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * plan.apart);
+                let laid =
+                    buffers::aligned(&mut images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * plan.apart);
                 let first = if of.gathered { band.first * of.stride[0] } else { band.first };
                 if cleared != Some((band.first, band.rows)) {
                     laid.fill(0.0);
@@ -302,16 +293,19 @@ impl Vectorised for Task<'_> {
                     } else {
                         (&*laid, offsets)
                     };
-                    for &(base, at, v) in &band.tiles {
+                    let mut at = 0;
+                    for bases in &band.tiles {
                         let blocks = outputs_of.chunks_exact(8 * PIXELS).zip(sums.chunks_exact_mut(8 * width));
                         for (a, sums) in blocks {
-                            let (a, b, c) = (&a[..8 * n], (source, base), (&mut sums[at..], width, add));
-                            match v {
-                                3 => multiply::<S, 8, 3>(s, a, b, offsets, c),
-                                2 => multiply::<S, 8, 2>(s, a, b, offsets, c),
-                                _ => multiply::<S, 8, 1>(s, a, b, offsets, c),
+                            let (a, c) = (&a[..8 * n], (&mut sums[at..], width, add));
+                            match bases[..] {
+                                [i, j, k] => multiply::<S, 8, 3>(s, a, (source, [i, j, k]), offsets, c),
+                                [i, j] => multiply::<S, 8, 2>(s, a, (source, [i, j]), offsets, c),
+                                [i] => multiply::<S, 8, 1>(s, a, (source, [i]), offsets, c),
+                                _ => {}
                             }
                         }
+                        at += bases.len() * lanes;
                     }
                     add = true;
                 }
