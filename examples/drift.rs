@@ -144,6 +144,14 @@ impl Lab<'_> {
         done
     }
 
+    /// Leave a vector to whoever wants one next.
+    fn free(&mut self, v: Vector) -> Result<()> {
+        self.on(0, |map| {
+            map.recycle(v);
+            Ok(())
+        })
+    }
+
     /// w − w_p: what a projection would take.
     fn lost(&mut self, w: Vector) -> Result<Vector> {
         let (lost, mask) = (self.on(0, |map| map.copied(&w))?, self.mask);
@@ -204,7 +212,7 @@ impl Lab<'_> {
                 Ok(at)
             })?;
             self.look(way, distance, at, 0)?;
-            self.on(0, |map| Ok(map.recycle(at)))?;
+            self.free(at)?;
         }
         Ok(())
     }
@@ -246,13 +254,13 @@ impl Lab<'_> {
             products.push(taken);
             along = match goes_on {
                 true => Some(psi),
-                false => self.on(0, |map| Ok(map.recycle(psi))).map(|()| None)?,
+                false => self.free(psi).map(|()| None)?,
             };
             if stop {
                 self.look(way, distance, w, products.iter().sum())?;
             }
         }
-        self.on(0, |map| Ok(map.recycle(w)))?;
+        self.free(w)?;
         Ok(products)
     }
 
@@ -303,7 +311,7 @@ impl Lab<'_> {
                 self.look(way, distance, w, taken)?;
             }
         }
-        self.on(0, |map| Ok(map.recycle(w)))
+        self.free(w)
     }
 }
 
@@ -420,7 +428,7 @@ fn main() -> Result<()> {
     for seed in 0..args.seeds {
         let v = lab.on(0, |map| random(map, seed))?;
         lab.straight(&format!("random, seed {seed}"), &args.distances, v)?;
-        lab.on(0, |map| Ok(map.recycle(v)))?;
+        lab.free(v)?;
     }
     lab.engine.scale(-1.0, lost)?;
     lab.straight("straight to the sparser network", &args.distances, lost)?;

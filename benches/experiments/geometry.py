@@ -5,6 +5,7 @@
     python3 benches/experiments/geometry.py drift resnet20 --out benches/results/FILE.json
     python3 benches/experiments/geometry.py drift minilm --out benches/results/FILE.json
     python3 benches/experiments/geometry.py geodesic --out benches/results/FILE.json
+    python3 benches/experiments/geometry.py equal-drift --out benches/results/FILE.json
 
 Needs `cargo build --release` and `cargo build --release --example drift`; networks and data from --shared, and for MiniLM the
 folder --sst2, a network with a head for SST-2:
@@ -143,9 +144,25 @@ def geodesic(args, fill):
     return [{"network": n["name"], "command": words, "seconds": seconds, "found": found}]
 
 
+def equal_drift(args, fill):
+    """The highest sparsity that keeps a limit on the drift, by kind of step: as many steps, the same data."""
+    n, rows = NETWORKS["lenet"], []
+    print("| steps | zeros | mean KL, of examples that the choice never saw | seconds of the search |\n|---|---|---|---|")
+    for kind in ["gradient", "exact", "null"]:
+        out = args.runs / f"equal-drift-{kind}"
+        words = [args.fipk, "sparsify", "--model", fill(n["model"]), "--data", fill(n["data"]), "--drift", "kl<=0.01", "--step", kind,
+                 "--steps", "200", "--seed", "0", "--threads", str(args.threads), "--out", str(out), "--overwrite", "-q"]
+        _, seconds = call(words)
+        found = numbers(json.loads((out / "drift.json").read_text()), kind)
+        kl = found["limits"][0]["estimate"]
+        rows.append({"step": kind, "command": words, "seconds": seconds, "found": found})
+        print(f"| {kind} | {100 * found['sparsity']:.1f} % | {kl['value']:.4f} ({kl['low']:.4f} to {kl['high']:.4f}) | {seconds:.0f} |", flush=True)
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["spectrum", "drift", "geodesic"])
+    parser.add_argument("what", choices=["spectrum", "drift", "geodesic", "equal-drift"])
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all without one")
     parser.add_argument("--shared", default=str(ROOT.parent / "shared"), help="folder with models/ and data/")
     parser.add_argument("--sst2", default=str(ROOT / "runs/sst2-dense-0/model"))
@@ -162,7 +179,7 @@ def main():
 
     fill = lambda text: text.format(shared=args.shared, sst2=args.sst2)
     started = time.time()
-    rows = {"spectrum": spectrum, "drift": drift, "geodesic": geodesic}[args.what](args, fill)
+    rows = {"spectrum": spectrum, "drift": drift, "geodesic": geodesic, "equal-drift": equal_drift}[args.what](args, fill)
     if args.out:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
         cpu = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]

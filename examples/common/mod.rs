@@ -56,8 +56,11 @@ fn layout(network: &Network) -> Result<Layout> {
 
 type Found = (Network, Vec<f32>, Box<dyn Dataset>);
 
+/// A network, its weights, and one data set a spec.
+pub type Stored = (Network, Vec<f32>, Vec<Box<dyn Dataset>>);
+
 /// A Hugging Face folder (or one of fipk's own) with a classification head, and data of (spec, split unless it names one).
-pub fn stored(model: &str, specs: &[(&str, &str)]) -> Result<(Network, Vec<f32>, Vec<Box<dyn Dataset>>)> {
+pub fn stored(model: &str, specs: &[(&str, &str)]) -> Result<Stored> {
     let folder = ModelFolder::open(model)?;
     let network = Network::new(folder.config.clone(), folder.head(None)?)?;
     let weights = network.load(&folder, &layout(&network)?, None)?;
