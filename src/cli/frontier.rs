@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 /// not made again, and `fipk resume OUT` goes on with what was stopped. One table, frontier.json and frontier.svg say what
 /// the stored networks do on held-out data. The path to the last sparsity passes the others: its network is projected to each
 /// of them, with exactly that share of zeros, and looked at there, with no steps inside the subspace; gradual pruning's too.
-/// With --one-path these are all there is of the two.
+/// These are all there is of the two with --one-path.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -49,7 +49,7 @@ pub struct Args {
     /// (gradual), the smallest weights at once (one-shot), random ones (random) [default: fip,gradual,paper,one-shot]
     #[arg(long, value_name = "METHODS", value_delimiter = ',', value_parser = super::flags::one_of::<Way>(&["fip", "gradual", "paper", "one-shot", "random"]))]
     methods: Vec<Way>,
-    /// Walk one path to the last sparsity, and one of gradual pruning, in place of one to each
+    /// Walk one path to the last sparsity, and one of gradual pruning [default: one to each sparsity]
     #[arg(long)]
     one_path: bool,
     /// Folder for the runs, frontier.json and frontier.svg

@@ -1,9 +1,9 @@
 //! Convolutions as stride-1 correlations: y and its tangent, and the cotangent of x, all through one register tile.
 //!
 //! A task takes a few samples (or some output channels of one) and goes over them in bands of rows that stay in cache
-//! with what they read. Where rows are long, the tile reads its pixels in place; where they are short, pixels of many
-//! rows, and samples, are first packed side by side, so that no lane idles. Each output is a sum over blocks of taps,
-//! the blocks and the taps in their order, whatever the tasks.
+//! with what they read. The tile reads vectors of pixels where they stand; where lanes of theirs would idle, pixels of
+//! many rows, and samples, are first packed side by side. Each output is a sum over blocks of taps, the blocks and the
+//! taps in their order, whatever the tasks.
 use super::bands::{self, Band, MOST, Tiles};
 use super::buffers;
 use super::planes::{Planes, Tap};
@@ -16,6 +16,7 @@ use std::cell::RefCell;
 /// Taps whose products are summed in registers before they are added to the sum of the blocks before: with three
 /// vectors each, what stays in the nearest cache while all output channels meet it.
 const TAPS: usize = 144;
+
 /// One phase of the outputs: every `step`-th row and column from `phase` on.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
