@@ -55,11 +55,11 @@ NETWORKS = {
 EPSILON = 1e-3
 
 
-def call(words):
+def call(words, ends=(0,)):
     started = time.time()
     print(" ".join(words), file=sys.stderr)
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
+    if done.returncode not in ends:
         sys.exit(f"{' '.join(words)}\nended with {done.returncode}")
     return done.stdout, time.time() - started
 
@@ -155,7 +155,8 @@ def equal_drift(args, fill):
         out = args.runs / f"equal-drift-{kind.replace(', rate ', '-')}"
         words = [args.fipk, "sparsify", "--model", fill(n["model"]), "--data", fill(n["data"]), "--drift", "kl<=0.01", *flags,
                  "--steps", "200", "--seed", "0", "--threads", str(args.threads), "--out", str(out), "--overwrite", "-q"]
-        _, seconds = call(words)
+        # 3: the limit held on the examples of the choice and not on these. The certificate is written, and says so.
+        _, seconds = call(words, ends=(0, 3))
         found = numbers(json.loads((out / "drift.json").read_text()), kind)
         kl = found["limits"][0]["estimate"]
         rows.append({"step": kind, "command": words, "seconds": seconds, "found": found})
