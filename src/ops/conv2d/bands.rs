@@ -59,6 +59,18 @@ pub(super) struct Band {
     pub tiles: Vec<Tiles>,
 }
 
+/// A band's pixels as they are laid out: `samples` samples of `each` floats, rows of `width` pixels `pitch` apart.
+struct Laid<'a> {
+    part: &'a Part,
+    first: usize,
+    rows: usize,
+    width: usize,
+    pitch: usize,
+    samples: usize,
+    each: usize,
+    lanes: usize,
+}
+
 /// Whether tiles read pixels where they stand, the columns between two rows included, or have them packed first: no more
 /// than a tenth of the lanes may idle.
 pub(super) fn in_place(pitch: usize, [rows, width]: [usize; 2], lanes: usize) -> bool {
@@ -82,34 +94,25 @@ impl Correlation {
                 let rows = rows.min(height - first);
                 let places = (0..channels).flat_map(|c| part.taps.iter().map(move |tap| (c, tap)));
                 let offsets = places.map(|(c, tap)| planes.offset(rows, c, tap)).collect();
-                let each = planes.len(rows, channels);
-                let tiles = match in_place(planes.pitch, [rows, width], registers.lanes) {
-                    true => self.standing(planes.pitch, registers.lanes, part, (first, rows), samples, each),
-                    false => self.packed(planes.pitch, registers.lanes, part, (first, rows), samples, each),
-                };
+                let (pitch, each, lanes) = (planes.pitch, planes.len(rows, channels), registers.lanes);
+                let laid = Laid { part, first, rows, width, pitch, samples, each, lanes };
+                let standing = in_place(pitch, [rows, width], lanes);
+                let tiles = if standing { self.standing(&laid) } else { self.packed(&laid) };
                 bands.push(Band { part: nth, first, rows, offsets, tiles });
             }
         }
         bands
     }
 
-    /// Where pixel (i, j) of a part's band is written.
-    fn place(&self, part: &Part, first: usize, i: usize, j: usize) -> usize {
-        let row = part.phase[0] + (first + i) * self.to_step[0];
-        row * self.to[1] + part.phase[1] + j * self.to_step[1]
+    /// Where pixel (i, j) of a band is written.
+    fn place(&self, laid: &Laid, i: usize, j: usize) -> usize {
+        let row = laid.part.phase[0] + (laid.first + i) * self.to_step[0];
+        row * self.to[1] + laid.part.phase[1] + j * self.to_step[1]
     }
 
-    /// Vectors of a band's pixels where they stand; a sample's images take `each` floats.
-    fn standing(
-        &self,
-        pitch: usize,
-        lanes: usize,
-        part: &Part,
-        (first, rows): (usize, usize),
-        samples: usize,
-        each: usize,
-    ) -> Vec<Tiles> {
-        let width = self.grid(part)[1];
+    /// Vectors of a band's pixels where they stand.
+    fn standing(&self, laid: &Laid) -> Vec<Tiles> {
+        let &Laid { rows, width, pitch, samples, each, lanes, .. } = laid;
         let end = (rows - 1) * pitch + width;
         let wide = even(samples * end.div_ceil(lanes));
         let vectors = (0..samples).flat_map(|sample| (0..end).step_by(lanes).map(move |start| (sample, start)));
@@ -120,7 +123,7 @@ impl Correlation {
                 for i in start / pitch..stop.div_ceil(pitch) {
                     let (a, b) = ((i * pitch).max(start), (i * pitch + width).min(stop));
                     if a < b {
-                        let (at, to) = (nth * lanes + a - start, self.place(part, first, i, a - i * pitch));
+                        let (at, to) = (nth * lanes + a - start, self.place(laid, i, a - i * pitch));
                         runs.push(Run { from: 0, at, to, len: b - a, sample });
                     }
                 }
@@ -132,16 +135,8 @@ impl Correlation {
     }
 
     /// The same, rows of all samples packed side by side.
-    fn packed(
-        &self,
-        pitch: usize,
-        lanes: usize,
-        part: &Part,
-        (first, rows): (usize, usize),
-        samples: usize,
-        each: usize,
-    ) -> Vec<Tiles> {
-        let width = self.grid(part)[1];
+    fn packed(&self, laid: &Laid) -> Vec<Tiles> {
+        let &Laid { rows, width, pitch, samples, each, lanes, .. } = laid;
         let wide = even((samples * rows * width).div_ceil(lanes)) * lanes;
         let tiles = |filled: usize, runs| Tiles::new((0..filled).step_by(lanes).collect(), true, runs, self.to_step[1]);
         let (mut all, mut filled, mut runs) = (Vec::new(), 0, Vec::new());
@@ -150,7 +145,7 @@ impl Correlation {
             while j < width {
                 let len = (width - j).min(lanes).min(wide - filled);
                 let from = sample * each + i * pitch + j;
-                runs.push(Run { from, at: filled, to: self.place(part, first, i, j), len, sample });
+                runs.push(Run { from, at: filled, to: self.place(laid, i, j), len, sample });
                 (filled, j) = (filled + len, j + len);
                 if filled == wide {
                     all.push(tiles(wide, std::mem::take(&mut runs)));

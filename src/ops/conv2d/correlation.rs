@@ -7,7 +7,7 @@
 use super::bands::{self, Band, MOST, Tiles};
 use super::buffers;
 use super::planes::{Planes, Tap};
-use super::tile::{Registers, VECTORS, multiply, put, transpose};
+use super::tile::{self, Registers, multiply_tile, put, transpose};
 use crate::ops::{Vectorised, simd};
 use pulp::Simd;
 use rayon::prelude::*;
@@ -312,23 +312,16 @@ impl Task<'_> {
                 }
             };
             let mut done = 0;
-            while let Some(bases) = tiles.bases.get(done..).filter(|left| !left.is_empty()) {
-                // Two tiles of two do better than one of three and one of one.
-                let v = if bases.len() == 4 { 2 } else { bases.len().min(VECTORS) };
+            for tile in tile::tiles(&tiles.bases) {
                 for &(o, channels) in blocks.clone() {
                     let a = &weights[o * taps + nth * TAPS * channels..][..offsets.len() * channels];
                     let c = (&mut sums[(o - own.start) * wide + done * lanes..], wide, nth > 0);
-                    match (channels, bases) {
-                        (8, &[i, j, k, ..]) if v == 3 => multiply::<S, 8, 3>(s, a, (source, [i, j, k]), offsets, c),
-                        (8, &[i, j, ..]) => multiply::<S, 8, 2>(s, a, (source, [i, j]), offsets, c),
-                        (8, &[i, ..]) => multiply::<S, 8, 1>(s, a, (source, [i]), offsets, c),
-                        (_, &[i, j, k, ..]) if v == 3 => multiply::<S, 4, 3>(s, a, (source, [i, j, k]), offsets, c),
-                        (_, &[i, j, ..]) => multiply::<S, 4, 2>(s, a, (source, [i, j]), offsets, c),
-                        (_, &[i, ..]) => multiply::<S, 4, 1>(s, a, (source, [i]), offsets, c),
-                        (_, []) => {}
+                    match channels {
+                        8 => multiply_tile::<S, 8>(s, a, (source, tile), offsets, c),
+                        _ => multiply_tile::<S, 4>(s, a, (source, tile), offsets, c),
                     }
                 }
-                done += v;
+                done += tile.len();
             }
         }
         let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);

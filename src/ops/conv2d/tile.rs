@@ -27,9 +27,37 @@ impl Registers {
     }
 }
 
+/// Vectors, by where they begin, dealt out to tiles.
+pub(super) fn tiles(mut vectors: &[usize]) -> impl Iterator<Item = &[usize]> {
+    std::iter::from_fn(move || {
+        // Two tiles of two do better than one of three and one of one.
+        let v = if vectors.len() == 4 { 2 } else { vectors.len().min(VECTORS) };
+        let (tile, rest) = vectors.split_at(v);
+        vectors = rest;
+        (v > 0).then_some(tile)
+    })
+}
+
+/// [`multiply`] for a tile of one to `VECTORS` vectors.
+#[inline(always)]
+pub(super) fn multiply_tile<S: Simd, const M: usize>(
+    s: S,
+    a: &[f32],
+    (b, at): (&[f32], &[usize]),
+    offsets: &[usize],
+    c: (&mut [f32], usize, bool),
+) {
+    match *at {
+        [i, j, k] => multiply::<S, M, 3>(s, a, (b, [i, j, k]), offsets, c),
+        [i, j] => multiply::<S, M, 2>(s, a, (b, [i, j]), offsets, c),
+        [i] => multiply::<S, M, 1>(s, a, (b, [i]), offsets, c),
+        _ => debug_assert!(false, "a tile of {} vectors", at.len()),
+    }
+}
+
 /// c [M, vectors] (+)= a [taps, M] b, where vector j of row t of b begins at `at[j] + offsets[t]`.
 #[inline(always)]
-pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
+fn multiply<S: Simd, const M: usize, const V: usize>(
     s: S,
     a: &[f32],
     (b, at): (&[f32], [usize; V]),

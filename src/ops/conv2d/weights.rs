@@ -2,11 +2,12 @@
 //!
 //! With x turned to pixel-major order, what the taps of a kernel's row read for one pixel stands side by side, channels
 //! and all: the register tile of the other passes takes vectors of that, some output channels, and sums over pixels.
-//! Images of few channels stay as they are, and what all taps read for a pixel is copied together first. Samples are
-//! dealt out to a number of partial sums that the sizes alone decide, and these are added in their order.
+//! Images of few channels (those that `dots.rs` does not take) stay as they are, and what all taps read for a pixel is
+//! copied together first. Samples are dealt out to a number of partial sums that the sizes alone decide, and these are
+//! added in their order.
 use super::buffers;
 use super::planes::{Planes, Tap};
-use super::tile::{Registers, VECTORS, multiply, transpose};
+use super::tile::{Registers, VECTORS, multiply_tile, tiles, transpose};
 use crate::ops::{Cotangent, Vectorised, simd};
 use pulp::Simd;
 use rayon::prelude::*;
@@ -58,8 +59,8 @@ struct Band {
     rows: usize,
     /// Where each pixel reads.
     offsets: Vec<usize>,
-    /// Where the vectors of each tile lie for the first pixel, one to `VECTORS`; their sums stand side by side.
-    tiles: Vec<Vec<usize>>,
+    /// Where the vectors lie for the first pixel; their sums stand side by side.
+    vectors: Vec<usize>,
     /// Where each row of each channel's kernel reads, if gathered.
     kernel_rows: Vec<usize>,
 }
@@ -90,18 +91,6 @@ fn segments(taps: &[Tap]) -> Vec<(Tap, Vec<usize>)> {
             }
             _ => all.push((tap, vec![tap.weight])),
         }
-    }
-    all
-}
-
-/// Vectors, by where they lie, dealt out to tiles.
-fn tiles(mut vectors: &[usize]) -> Vec<Vec<usize>> {
-    let mut all = Vec::new();
-    while !vectors.is_empty() {
-        // Two tiles of two do better than one of three and one of one.
-        let v = if vectors.len() == 4 { 2 } else { vectors.len().min(VECTORS) };
-        all.push(vectors[..v].to_vec());
-        vectors = &vectors[v..];
     }
     all
 }
@@ -203,12 +192,12 @@ impl WeightGradient {
         let band = |first: usize| {
             let rows = rows.min(height - first);
             let pixels = (0..rows).flat_map(|i| (0..wide).map(move |j| (i, j)));
-            let (offsets, tiles, kernel_rows) = if self.gathered {
+            let (offsets, vectors, kernel_rows) = if self.gathered {
                 let starts = self.taps.iter().filter(|t| t.weight % self.kernel[1] == 0);
                 let starts = (0..inputs).flat_map(|c| starts.clone().map(move |tap| (c, tap)));
                 (
                     pixels.map(|(i, j)| i * down * planes.pitch + j * right).collect(),
-                    tiles(&(0..width).step_by(lanes).collect::<Vec<_>>()),
+                    (0..width).step_by(lanes).collect(),
                     starts.map(|(c, tap)| planes.offset(laid(rows), c, tap)).collect(),
                 )
             } else {
@@ -216,13 +205,12 @@ impl WeightGradient {
                     let base = planes.offset(rows, 0, first) * apart;
                     (base..base + weights.len() * inputs).step_by(lanes)
                 });
-                let tiles = tiles(&vectors.collect::<Vec<_>>());
-                (pixels.map(|(i, j)| (i * planes.pitch + j) * apart).collect(), tiles, Vec::new())
+                (pixels.map(|(i, j)| (i * planes.pitch + j) * apart).collect(), vectors.collect(), Vec::new())
             };
             let offsets: Vec<usize> = offsets;
             let each = planes.len(laid(rows), apart);
             let offsets = (0..together).flat_map(|nth| offsets.iter().map(move |at| nth * each + at)).collect();
-            Band { first, rows: laid(rows), offsets, tiles, kernel_rows }
+            Band { first, rows: laid(rows), offsets, vectors, kernel_rows }
         };
         let bands = (0..height).step_by(rows).map(band).collect();
         Plan { planes, bands, width, places, apart, together }
@@ -294,18 +282,13 @@ impl Vectorised for Task<'_> {
                         (&*laid, offsets)
                     };
                     let mut at = 0;
-                    for bases in &band.tiles {
+                    for tile in tiles(&band.vectors) {
                         let blocks = outputs_of.chunks_exact(8 * PIXELS).zip(sums.chunks_exact_mut(8 * width));
                         for (a, sums) in blocks {
-                            let (a, c) = (&a[..8 * n], (&mut sums[at..], width, add));
-                            match bases[..] {
-                                [i, j, k] => multiply::<S, 8, 3>(s, a, (source, [i, j, k]), offsets, c),
-                                [i, j] => multiply::<S, 8, 2>(s, a, (source, [i, j]), offsets, c),
-                                [i] => multiply::<S, 8, 1>(s, a, (source, [i]), offsets, c),
-                                _ => {}
-                            }
+                            let c = (&mut sums[at..], width, add);
+                            multiply_tile::<S, 8>(s, &a[..8 * n], (source, tile), offsets, c);
                         }
-                        at += bases.len() * lanes;
+                        at += tile.len() * lanes;
                     }
                     add = true;
                 }
