@@ -1,12 +1,17 @@
 //! Convolutions on the host against a loop over the definition in f64, over random geometry and at long sums; and the
 //! same bits from any number of threads at sizes that tasks share.
-use fipk::ops::{Conv2d, Cotangent, Op};
+use fipk::ops::{Conv2d, Cotangent, Op, RectifiedBatchNorm, RectifiedConv};
 use fipk::rng::Rng;
 use fipk::tensor::{View, numel};
 use proptest::prelude::*;
 
 fn random(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.normal()).collect()
+}
+
+/// A cotangent that is written to.
+fn put(data: &mut Vec<f32>) -> Option<Cotangent<'_>> {
+    Some(Cotangent { data, add: false })
 }
 
 /// A convolution and numbers for it.
@@ -40,7 +45,7 @@ impl Case {
         let (mut gx, mut gw) = (nan(self.dx.len()), nan(self.dw.len()));
         self.op.forward(&self.views(), &mut y, &mut []);
         self.op.jvp(&self.views(), &[], &[], &[Some(&self.dx), Some(&self.dw)], &mut dy);
-        let mut g = [&mut gx, &mut gw].map(|data| Some(Cotangent { data, add: false }));
+        let mut g = [&mut gx, &mut gw].map(put);
         self.op.vjp(&self.views(), &[], &[], &self.gy, &mut g);
         [y, dy, gx, gw]
     }
@@ -198,5 +203,103 @@ fn calls_leave_nothing_behind() {
     ] {
         assert!(poisoned.results()[0].iter().all(|v| v.is_nan()));
         assert_eq!(Case::new(op, x, w, 4).wrong(1e-6), None);
+    }
+}
+
+/// A convolution with the norm behind it, a residual and ReLU, in the order of its inputs: x, W, the norm's, r.
+struct Rectified {
+    op: RectifiedConv,
+    inputs: Vec<(Vec<usize>, Vec<f32>)>,
+    moved: Vec<Vec<f32>>,
+    gy: Vec<f32>,
+}
+
+impl Rectified {
+    fn new(conv: Conv2d, x: [usize; 4], w: [usize; 4]) -> Self {
+        let rng = &mut Rng::new(7, 3);
+        let to = conv.output(&[&x, &w]).unwrap();
+        let channels = to[1];
+        let shapes = [x.to_vec(), w.to_vec()].into_iter().chain((0..4).map(|_| vec![channels])).chain([to.to_vec()]);
+        let mut inputs: Vec<_> = shapes.map(|shape| (shape.clone(), random(rng, numel(&shape)))).collect();
+        inputs[3].1.iter_mut().for_each(|variance| *variance = variance.abs() + 1.0);
+        // From what y tells well to what it does not tell: the share of its bias and residual where it is asked, and less.
+        for (c, weight) in inputs[4].1.iter_mut().enumerate() {
+            *weight = if c % 2 == 0 { 1.0 } else { 0.5f32.powi(c as i32 % 16) };
+        }
+        let moved = inputs.iter().map(|(_, v)| random(rng, v.len())).collect();
+        let gy = random(rng, numel(&to));
+        Self { op: RectifiedConv { conv, eps: 1e-5, bias: false, residual: true }, inputs, moved, gy }
+    }
+
+    fn views(&self) -> Vec<View<'_>> {
+        self.inputs.iter().map(|(shape, data)| View { data, shape }).collect()
+    }
+
+    /// y, dy and the cotangents of all inputs.
+    fn results(&self) -> Vec<Vec<f32>> {
+        let nan = |n: usize| vec![f32::NAN; n];
+        let (mut y, mut dy) = (nan(self.gy.len()), nan(self.gy.len()));
+        let mut g: Vec<_> = self.inputs.iter().map(|v| nan(v.1.len())).collect();
+        let moved: Vec<_> = self.moved.iter().map(|d| Some(&d[..])).collect();
+        self.op.forward(&self.views(), &mut y, &mut []);
+        self.op.jvp(&self.views(), &y, &[], &moved, &mut dy);
+        let mut to: Vec<_> = g.iter_mut().map(put).collect();
+        self.op.vjp(&self.views(), &y, &[], &self.gy, &mut to);
+        [y, dy].into_iter().chain(g).collect()
+    }
+
+    /// The same of the two ops that it stands for.
+    fn by_two(&self) -> Vec<Vec<f32>> {
+        let nan = |n: usize| vec![f32::NAN; n];
+        let views = self.views();
+        let n = self.gy.len();
+        let (mut u, mut du, mut gu, mut y, mut dy) = (nan(n), nan(n), nan(n), nan(n), nan(n));
+        let mut g: Vec<_> = self.inputs.iter().map(|v| nan(v.1.len())).collect();
+        let moved: Vec<_> = self.moved.iter().map(|d| Some(&d[..])).collect();
+        let norm = RectifiedBatchNorm { eps: self.op.eps, residual: true };
+        self.op.conv.forward(&views[..2], &mut u, &mut []);
+        self.op.conv.jvp(&views[..2], &u, &[], &moved[..2], &mut du);
+        let of_norm = [&[View { data: &u, shape: views[6].shape }], &views[2..]].concat();
+        norm.forward(&of_norm, &mut y, &mut []);
+        norm.jvp(&of_norm, &y, &[], &[&[Some(&du[..])], &moved[2..]].concat(), &mut dy);
+        let (of_conv, rest) = g.split_at_mut(2);
+        let mut to: Vec<_> = [put(&mut gu)].into_iter().chain(rest.iter_mut().map(put)).collect();
+        norm.vjp(&of_norm, &y, &[], &self.gy, &mut to);
+        let mut to: Vec<_> = of_conv.iter_mut().map(put).collect();
+        self.op.conv.vjp(&views[..2], &u, &[], &gu, &mut to);
+        [y, dy].into_iter().chain(g).collect()
+    }
+}
+
+/// Sizes where a task goes back with its samples from y to x and W, and where a step is done for all samples first: by
+/// the threads, which must not show; and either is what the two ops are.
+#[test]
+fn a_rectified_convolution_is_its_two_ops_on_any_threads() {
+    for (conv, x, w) in [
+        (Conv2d::square(1, 1), [19, 16, 32, 32], [16, 16, 3, 3]),
+        (Conv2d::square(1, 1), [37, 20, 8, 8], [33, 20, 3, 3]),
+        (Conv2d::square(2, 1), [9, 24, 17, 16], [40, 24, 3, 3]),
+        (Conv2d::square(1, 1), [9, 3, 32, 32], [16, 3, 3, 3]),
+        (Conv2d::default(), [1, 130, 14, 14], [160, 130, 1, 1]),
+        (Conv2d::square(1, 1), [1, 64, 7, 7], [300, 64, 3, 3]),
+    ] {
+        let case = Rectified::new(conv, x, w);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| case.results())
+        };
+        let one = on(1);
+        let bits = |all: &[Vec<f32>]| -> Vec<Vec<u32>> {
+            all.iter().map(|v| v.iter().map(|v| v.to_bits()).collect()).collect()
+        };
+        for threads in [2, 3, 5, 40] {
+            assert!(bits(&on(threads)) == bits(&one), "{conv:?} on {x:?} and {w:?} differs on {threads} threads");
+        }
+        for (nth, (got, want)) in one.iter().zip(case.by_two()).enumerate() {
+            let size = want.iter().fold(0.0f32, |size, v| size.max(v.abs()));
+            let error = got.iter().zip(&want).map(|(a, b)| f64::from(a - b).abs()).fold(0.0, f64::max);
+            let same = got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 3e-6 * size);
+            assert!(same && size > 0.0, "{conv:?} on {x:?}: result {nth} is {error:.1e} off, of sizes to {size}");
+        }
     }
 }

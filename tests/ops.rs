@@ -6,7 +6,7 @@ use fipk::dual::Dual;
 use fipk::ops::{
     Activation, Add, AddLayerNorm, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, Cost, Cotangent,
     CrossEntropy, Distance, Embedding, Flatten, FusedLinear, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op,
-    Pass, Patches, Prepend, Reads, SelectToken, SquaredError, Subsample, Windows,
+    Pass, Patches, Prepend, Reads, RectifiedConv, SelectToken, SquaredError, Subsample, Windows,
 };
 use fipk::rng::Rng;
 use fipk::selftest::{Case, Make, cases};
@@ -40,6 +40,10 @@ fn every_op_has_a_cost() {
 #[test]
 fn every_op_refuses_shapes_that_do_not_fit() {
     type Refused = (Box<dyn Op>, Vec<&'static [usize]>);
+    let rectified = |groups, residual| -> Box<dyn Op> {
+        let conv = Conv2d { groups, ..Conv2d::default() };
+        Box::new(RectifiedConv { conv, eps: 1e-5, bias: false, residual })
+    };
     let cases: Vec<Refused> = vec![
         (Box::new(Add), vec![&[2, 3], &[3, 2]]),
         (Box::new(Linear), vec![&[2, 3], &[5, 4]]),
@@ -92,6 +96,11 @@ fn every_op_refuses_shapes_that_do_not_fit() {
         (Box::new(Conv2d { groups: 3, ..Conv2d::default() }), vec![&[2, 3, 5, 5], &[4, 1, 3, 3]]),
         (Box::new(BatchNorm { eps: 1e-5 }), vec![&[2, 3, 5, 5], &[3], &[3], &[3], &[2]]),
         (Box::new(BatchNorm { eps: 1e-5 }), vec![&[2, 3, 5, 5], &[3], &[3]]),
+        (rectified(1, false), vec![&[2, 3, 5, 5], &[4, 3, 3, 3], &[4], &[4], &[4]]),
+        (rectified(1, false), vec![&[2, 3, 5, 5], &[4, 3, 3, 3], &[4], &[4], &[4], &[3]]),
+        (rectified(1, false), vec![&[2, 3, 5, 5], &[4, 2, 3, 3], &[4], &[4], &[4], &[4]]),
+        (rectified(3, false), vec![&[2, 3, 5, 5], &[6, 1, 3, 3], &[6], &[6], &[6], &[6]]),
+        (rectified(1, true), vec![&[2, 3, 5, 5], &[4, 3, 3, 3], &[4], &[4], &[4], &[4], &[2, 4, 5, 5]]),
         (Box::new(Moment::Mean), vec![&[3]]),
         (Box::new(Flatten), vec![&[]]),
         (Box::new(MaxPool { windows: Windows::square(2, 2, 0) }), vec![&[2, 3, 5]]),

@@ -5,12 +5,15 @@
 //! add, layer norm               the norm of a sum
 //! linear, add                   a product that ends in its residual
 //! linear (, add), activation
-//! batch norm (, add), ReLU      on the host
+//! (convolution,) batch norm (, add), ReLU      on the host
 //! ```
 //!
 //! What lies between must be read by the second op alone, and not be marked: nobody else may see it.
 use super::{Graph, Lowering, Source, Value};
-use crate::ops::{Activation, Add, AddLayerNorm, BatchNorm, FusedLinear, LayerNorm, Linear, Op, RectifiedBatchNorm};
+use crate::ops::{
+    Activation, Add, AddLayerNorm, BatchNorm, Conv2d, FusedLinear, LayerNorm, Linear, Op, RectifiedBatchNorm,
+    RectifiedConv,
+};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -90,14 +93,29 @@ impl<'g> Place<'g> {
         let (Activation::Relu, &[z]) = self.node(self.at)? else { return None };
         let of = |place: &Self, norm: Value, residual: Option<Value>| {
             let (&BatchNorm { eps }, args) = place.inner(norm)?;
-            let op = RectifiedBatchNorm { eps, residual: residual.is_some() };
-            Some((Arc::new(op) as Arc<dyn Op>, args.iter().copied().chain(residual).collect()))
+            let convolved = Self { at: norm.0, ..*self }.convolved(eps, args, residual);
+            convolved.or_else(|| {
+                let op = RectifiedBatchNorm { eps, residual: residual.is_some() };
+                Some((Arc::new(op) as Arc<dyn Op>, args.iter().copied().chain(residual).collect()))
+            })
         };
         of(self, z, None).or_else(|| {
             let (Add, &[a, b]) = self.inner(z)? else { return None };
             let sum = Self { at: z.0, ..*self };
             of(&sum, a, Some(b)).or_else(|| of(&sum, b, Some(a)))
         })
+    }
+
+    /// The same of a batch norm, at this place, with the convolution that it is of. Statistics of that convolution would
+    /// read it too.
+    fn convolved(&self, eps: f32, norm: &[Value], residual: Option<Value>) -> Fused {
+        let [x, statistics @ ..] = norm else { return None };
+        let (&conv, args) = self.inner::<Conv2d>(*x)?;
+        if conv.groups != 1 || residual == Some(args[0]) {
+            return None;
+        }
+        let op = RectifiedConv { conv, eps, bias: args.len() == 3, residual: residual.is_some() };
+        Some((Arc::new(op), args.iter().chain(statistics).copied().chain(residual).collect()))
     }
 
     fn activation(&self) -> Fused {

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 mod cuda;
 mod rectified;
 pub use rectified::RectifiedBatchNorm;
+pub(super) use rectified::{passed, rectified};
 
 /// Inputs: x, mean, variance, weight, bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,17 +22,25 @@ pub struct BatchNorm {
 }
 
 /// What a channel's numbers have in common.
-struct Channel {
-    mean: f32,
+pub(super) struct Channel {
+    pub mean: f32,
     /// 1/√(v + ε).
-    rstd: f32,
+    pub rstd: f32,
     /// w/√(v + ε).
-    scale: f32,
-    weight: f32,
+    pub scale: f32,
+    pub weight: f32,
+}
+
+impl Channel {
+    /// Slope and shift of dy = scale dx + (x − μ) slope + shift, for tangents of mean, variance, weight and bias (1 to 4).
+    pub fn moved(&self, of: impl Fn(usize) -> f32) -> (f32, f32) {
+        let slope = self.rstd * (of(3) - 0.5 * self.weight * self.rstd * self.rstd * of(2));
+        (slope, of(4) - self.scale * of(1))
+    }
 }
 
 impl BatchNorm {
-    fn channel(&self, x: &[View], c: usize) -> Channel {
+    pub(super) fn channel(&self, x: &[View], c: usize) -> Channel {
         let (mean, weight) = (x[1].data[c], x[3].data[c]);
         let rstd = (1.0 / (f64::from(x[2].data[c]) + f64::from(self.eps)).sqrt()) as f32;
         Channel { mean, rstd, scale: weight * rstd, weight }
@@ -40,10 +49,9 @@ impl BatchNorm {
     /// A plane of dy = scale dx + (x − μ) slope + shift.
     fn tangent(&self, x: &[View], dx: &[Option<&[f32]>], (c, plane): (usize, usize), dy: &mut [f32]) {
         let (p, arch) = (Self::planes(x), simd());
-        let of = |i: usize| dx[i].map_or(0.0, |d| d[c]);
-        let Channel { mean, rstd, scale, weight } = self.channel(x, c);
-        let slope = rstd * (of(3) - 0.5 * weight * rstd * rstd * of(2));
-        let shift = of(4) - scale * of(1);
+        let channel = self.channel(x, c);
+        let (slope, shift) = channel.moved(|i| dx[i].map_or(0.0, |d| d[c]));
+        let Channel { mean, scale, .. } = channel;
         let x = p.plane(x[0].data, plane);
         let moved = dx[1..].iter().any(Option::is_some);
         match dx[0].map(|d| p.plane(d, plane)) {
@@ -67,7 +75,7 @@ impl BatchNorm {
     }
 
     /// The cotangents of mean, variance, weight and bias from Σ gy and Σ gy (x − μ) of each channel.
-    fn deal(&self, x: &[View], sums: &[[f64; 2]], to: &mut [Option<Cotangent>]) {
+    pub(super) fn deal(&self, x: &[View], sums: &[[f64; 2]], to: &mut [Option<Cotangent>]) {
         for (c, [total, along]) in sums.iter().enumerate() {
             let Channel { rstd, scale, weight, .. } = self.channel(x, c);
             let (rstd, weight) = (f64::from(rstd), f64::from(weight));
@@ -87,7 +95,7 @@ impl BatchNorm {
 
 /// gx (+)= a gy.
 #[inline(always)]
-fn scaled(gx: &mut [f32], gy: &[f32], a: f32, add: bool) {
+pub(super) fn scaled(gx: &mut [f32], gy: &[f32], a: f32, add: bool) {
     if add {
         gx.iter_mut().zip(gy).for_each(|(g, v)| *g = a.mul_add(*v, *g));
     } else {

@@ -15,10 +15,14 @@ mod correlation;
 mod cuda;
 mod dots;
 mod geometry;
+mod partials;
 mod planes;
+mod rectified;
 mod tile;
 mod weights;
+use correlation::Term;
 use geometry::Geometry;
+pub use rectified::RectifiedConv;
 
 /// Inputs: x, W, and b where there is a bias. Pairs are of height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,12 @@ impl Conv2d {
 
     fn geometry(&self, x: &[&[usize]]) -> Result<Geometry, String> {
         Geometry::new(self, x)
+    }
+
+    /// What a tangent is the sum of.
+    fn terms<'a>(&self, x: &[View<'a>], dx: &[Option<&'a [f32]>]) -> (Vec<Term<'a>>, Option<&'a [f32]>) {
+        let terms = [dx[0].map(|dx| (dx, x[1].data)), dx[1].map(|dw| (x[0].data, dw))];
+        (terms.into_iter().flatten().collect(), dx.get(2).copied().flatten())
     }
 }
 
@@ -92,19 +102,18 @@ impl Op for Conv2d {
     }
     fn forward(&self, x: &[View], y: &mut [f32], _: &mut [f32]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
-        g.forward().run(&[(x[0].data, x[1].data)], x.get(2).map(|b| b.data), false, y);
+        g.forward().run(&[(x[0].data, x[1].data)], x.get(2).map(|b| b.data), false, y, None);
     }
     fn jvp(&self, x: &[View], _: &[f32], _: &[f32], dx: &[Option<&[f32]>], dy: &mut [f32]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
-        let terms = [dx[0].map(|dx| (dx, x[1].data)), dx[1].map(|dw| (x[0].data, dw))];
-        let terms: Vec<_> = terms.into_iter().flatten().collect();
-        g.forward().run(&terms, dx.get(2).copied().flatten(), false, dy);
+        let (terms, bias) = self.terms(x, dx);
+        g.forward().run(&terms, bias, false, dy, None);
     }
     fn vjp(&self, x: &[View], _: &[f32], _: &[f32], gy: &[f32], gx: &mut [Option<Cotangent>]) {
         let Ok(g) = self.geometry(&x.iter().map(|v| v.shape).collect::<Vec<_>>()) else { return };
         let pixels = g.pixels();
         if let Some(to) = &mut gx[0] {
-            g.backward().run(&[(gy, x[1].data)], None, to.add, to.data);
+            g.backward().run(&[(gy, x[1].data)], None, to.add, to.data, None);
         }
         if let Some(to) = &mut gx[1] {
             g.weights(x[0].data, gy, to);

@@ -46,7 +46,7 @@ pub use add::Add;
 pub use attention::Attention;
 pub use average_pool::AveragePool;
 pub use batch_norm::{BatchNorm, RectifiedBatchNorm};
-pub use conv2d::Conv2d;
+pub use conv2d::{Conv2d, RectifiedConv};
 pub use cross_entropy::CrossEntropy;
 pub use device::{DeviceCotangent, DeviceIo, DeviceTensor};
 pub use distance::Distance;

@@ -3,7 +3,7 @@ use super::case::{Case, Input, Role};
 use crate::ops::{
     Activation, Add, AddLayerNorm, AddPosition, Attention, AveragePool, BatchNorm, Conv2d, CrossEntropy, Distance,
     Embedding, Flatten, FusedLinear, Interpolate, LayerNorm, Linear, MaxPool, Mean, Moment, Op, Patches, Prepend,
-    RectifiedBatchNorm, SelectToken, SquaredError, Subsample, Windows,
+    RectifiedBatchNorm, RectifiedConv, SelectToken, SquaredError, Subsample, Windows,
 };
 use crate::rng::Rng;
 use crate::tensor::numel;
@@ -118,6 +118,23 @@ pub fn cases(seed: u64) -> Vec<Case> {
         let mut inputs = vec![m.normal(&x, 1.0), m.parameter(&w, 0.5)];
         inputs.extend(bias.then(|| m.parameter(&w[..1], 1.0)));
         put(Box::new(op), 8.0, inputs);
+    }
+    for (x, w, conv, bias) in convolutions().into_iter().filter(|c| c.2.groups == 1) {
+        let Ok(shape) = conv.output(&[&x, &w]) else { continue };
+        let c = &shape[1..2];
+        let (mean, mut variance, mut weight) = (m.parameter(c, 0.5), m.scales(c), m.scales(c));
+        variance.data.iter_mut().for_each(|v| *v = v.abs() + 0.1);
+        // Weights that do not let y tell what was normalised: none, and next to none.
+        weight.data.iter_mut().step_by(3).for_each(|w| *w = 0.0);
+        weight.data.iter_mut().skip(1).step_by(3).for_each(|w| *w *= 1e-4);
+        let norm = [mean, variance, weight, m.parameter(c, 1.0)];
+        for residual in [false, true] {
+            let mut inputs = vec![m.normal(&x, 1.0), m.parameter(&w, 0.5)];
+            inputs.extend(bias.then(|| m.parameter(c, 1.0)));
+            inputs.extend(norm.iter().cloned());
+            inputs.extend(residual.then(|| m.normal(&shape, 1.0)));
+            put(Box::new(RectifiedConv { conv, eps: 1e-5, bias, residual }), 8.0, inputs);
+        }
     }
     for shape in [&[1, 1][..], &[7, 3], &[2, 3, 1, 1], &[3, 5, 7, 9], &[2, 31, 4, 4], &[5, 7, 33, 31]] {
         let c = &shape[1..2];

@@ -24,7 +24,8 @@ impl Check {
 }
 
 /// Ops that engines of devices never have: the host makes them of others that have kernels.
-const HOST_ONLY: [&str; 2] = ["batch_norm_relu", "batch_norm_add_relu"];
+const HOST_ONLY: [&str; 4] =
+    ["batch_norm_relu", "batch_norm_add_relu", "conv2d_batch_norm_relu", "conv2d_batch_norm_add_relu"];
 
 /// All checks, on numbers drawn from `seed`.
 pub fn checks(seed: u64) -> Vec<Check> {

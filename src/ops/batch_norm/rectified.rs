@@ -17,13 +17,13 @@ pub struct RectifiedBatchNorm {
 
 /// As the ReLU by itself has it: a NaN stays one.
 #[inline(always)]
-fn rectified(z: f32) -> f32 {
+pub(in crate::ops) fn rectified(z: f32) -> f32 {
     if z < 0.0 { 0.0 } else { z }
 }
 
 /// d where y > 0, which is where z > 0.
 #[inline(always)]
-fn passed(d: f32, y: f32) -> f32 {
+pub(in crate::ops) fn passed(d: f32, y: f32) -> f32 {
     if y > 0.0 { d } else { 0.0 }
 }
 

@@ -4,7 +4,7 @@
 //! with what they read. The tile reads vectors of pixels where they stand; where lanes of theirs would idle, pixels of
 //! many rows, and samples, are first packed side by side. Each output is a sum over blocks of taps, the blocks and the
 //! taps in their order, whatever the tasks.
-use super::bands::{self, Band, MOST, Tiles};
+use super::bands::{self, Band, MOST, Run, Tiles};
 use super::buffers;
 use super::planes::{Planes, Tap};
 use super::tile::{self, Registers, multiply_tile, put, transpose};
@@ -12,6 +12,7 @@ use crate::ops::{Vectorised, simd};
 use pulp::Simd;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Taps whose products are summed in registers before they are added to the sum of the blocks before: with three
 /// vectors each, what stays in the nearest cache while all output channels meet it.
@@ -70,14 +71,14 @@ impl Correlation {
         [0, 1].map(|axis| self.to[axis].saturating_sub(part.phase[axis]).div_ceil(self.to_step[axis]))
     }
 
-    fn pack(&self, registers: Registers, terms: &[Term]) -> Packed {
+    fn pack(&self, registers: Registers, weights: &[&[f32]]) -> Packed {
         let whole = self.outputs / registers.channels * registers.channels;
         let mut blocks: Vec<(usize, usize)> =
             (0..whole).step_by(registers.channels).map(|o| (o, registers.channels)).collect();
         blocks.extend((whole..self.outputs).step_by(4).map(|o| (o, 4)));
         let rows = blocks.iter().map(|b| b.1).sum::<usize>();
         let pack = |(part, group): (&Part, usize)| {
-            let taps = terms.len() * self.inputs * part.taps.len();
+            let taps = weights.len() * self.inputs * part.taps.len();
             let mut data = buffers::take(rows * taps);
             // A block of channels a task; what is left over at the end in one.
             let tasks = data.par_chunks_mut((registers.channels * taps).max(1)).enumerate();
@@ -86,8 +87,8 @@ impl Correlation {
                 for &(o, channels) in blocks.iter().filter(|b| (first..first + registers.channels).contains(&b.0)) {
                     let (block, rest) = std::mem::take(&mut data).split_at_mut(channels * taps);
                     let from = group * self.strides[0] + o * self.strides[1];
-                    let each = block.chunks_exact_mut(channels * taps / terms.len());
-                    terms.iter().zip(each).for_each(|((_, w), block)| {
+                    let each = block.chunks_exact_mut(channels * taps / weights.len());
+                    weights.iter().zip(each).for_each(|(w, block)| {
                         let rows = self.outputs - o;
                         simd().dispatch(
                             #[inline(always)]
@@ -141,29 +142,19 @@ impl Correlation {
         }
     }
 
-    /// Samples that a task takes: as many as fill the lanes of their tiles and stay in cache.
-    fn samples(&self, planes: &Planes, registers: Registers, sources: usize) -> usize {
+    /// Samples that a task takes at most: as many as fill the lanes of their tiles and stay in cache.
+    fn most(&self, planes: &Planes, registers: Registers, sources: usize) -> usize {
         let Some(part) = self.parts.first() else { return 1 };
         let [rows, width] = self.grid(part);
         if rows * width == 0 {
             return 1;
         }
         let fit = bands::FLOATS / planes.len(rows, sources * self.inputs).max(1);
-        let most = (3 * MOST * registers.lanes / (rows * width)).min(fit).max(1);
-        // As many tasks for each thread as for the others.
-        let tasks = self.batch.div_ceil(most).next_multiple_of(rayon::current_num_threads());
-        self.batch.div_ceil(tasks)
+        (3 * MOST * registers.lanes / (rows * width)).min(fit).max(1)
     }
 
-    /// y (+)= bias + the sum of the terms.
-    pub fn run(&self, terms: &[Term], bias: Option<&[f32]>, add: bool, y: &mut [f32]) {
-        if terms.is_empty() {
-            let channels = y.chunks_exact_mut(self.to[0] * self.to[1]).enumerate();
-            return channels.for_each(|(o, y)| {
-                let bias = bias.map_or(0.0, |bias| bias[o % bias.len()]);
-                y.iter_mut().for_each(|y| *y = if add { *y + bias } else { bias });
-            });
-        }
+    /// All that tasks share, made of the terms' weights.
+    pub fn prepare(&self, weights: &[&[f32]]) -> Prepared<'_> {
         let registers = Registers::new();
         let taps: Vec<Tap> = self.parts.iter().flat_map(|p| p.taps.iter().copied()).collect();
         let grid = self.parts.first().map_or([0, 0], |p| self.grid(p));
@@ -171,50 +162,119 @@ impl Correlation {
         let pays = |planes: &Planes| self.outputs > 4 && bands::in_place(planes.pitch, grid, registers.lanes);
         let shifted = Planes::shifted(self.from, self.from_step, grid, &taps).filter(pays);
         let planes = shifted.unwrap_or_else(|| Planes::new(self.from, self.from_step, grid, &taps));
-        let samples = self.samples(&planes, registers, terms.len());
-        let packed = self.pack(registers, terms);
-        let sizes = [samples, self.batch % samples];
-        let bands = sizes.map(|samples| self.bands(&planes, registers, samples, terms.len()));
+        let most = self.most(&planes, registers, weights.len());
+        Prepared { of: self, sources: weights.len(), packed: self.pack(registers, weights), registers, planes, most }
+    }
+
+    /// y (+)= bias + the sum of the terms; `then` gets what each task made.
+    pub fn run(&self, terms: &[Term], bias: Option<&[f32]>, add: bool, y: &mut [f32], then: Option<Then>) {
         let (pixels, outputs) = (self.to[0] * self.to[1], self.groups * self.outputs);
+        if terms.is_empty() {
+            return y.par_chunks_mut(outputs * pixels).enumerate().for_each(|(sample, y)| {
+                for (o, y) in y.chunks_exact_mut(pixels).enumerate() {
+                    let bias = bias.map_or(0.0, |bias| bias[o]);
+                    y.iter_mut().for_each(|y| *y = if add { *y + bias } else { bias });
+                }
+                if let Some(then) = then {
+                    then(Made { first: sample, outputs: 0..outputs }, y);
+                }
+            });
+        }
+        let weights: Vec<&[f32]> = terms.iter().map(|term| term.1).collect();
+        let prepared = self.prepare(&weights);
+        // As many tasks for each thread as for the others.
+        let threads = rayon::current_num_threads();
+        let samples = self.batch.div_ceil(self.batch.div_ceil(prepared.most).next_multiple_of(threads));
+        let bands = [samples, self.batch % samples].map(|samples| prepared.bands(samples));
         // Fewer samples than threads: deal a sample's output channels out.
-        let few = samples == 1 && self.groups == 1 && self.batch < 2 * rayon::current_num_threads();
-        let share = if few { (self.outputs / 2).next_multiple_of(registers.channels) } else { outputs };
+        let few = samples == 1 && self.groups == 1 && self.batch < 2 * threads;
+        let share = if few { (self.outputs / 2).next_multiple_of(prepared.registers.channels) } else { outputs };
         let share = if outputs.is_multiple_of(share) { share } else { outputs };
+        let image = self.groups * self.inputs * self.from[0] * self.from[1];
         let task = |(nth, y): (usize, &mut [f32])| {
             let (from, outputs) = if share == outputs { (0, outputs) } else { (nth * share % outputs, share) };
             let count = y.len() / (outputs * pixels);
             let first = nth * samples * share / (self.groups * self.outputs);
+            let images: Vec<&[f32]> = terms.iter().map(|term| &term.0[first * image..]).collect();
             let bands = &bands[usize::from(count != samples)];
-            SCRATCH.with_borrow_mut(|scratch| {
-                simd().run(Task {
-                    of: self,
-                    planes: &planes,
-                    packed: &packed,
-                    bands,
-                    terms,
-                    samples: first..first + count,
-                    outputs: from..from + outputs,
-                    bias,
-                    add,
-                    y,
-                    scratch,
-                });
-            });
+            prepared.correlate(bands, &images, from..from + outputs, bias, add, y);
+            if let Some(then) = then {
+                then(Made { first, outputs: from..from + outputs }, y);
+            }
         };
         y.par_chunks_mut(samples * share * pixels).enumerate().for_each(task);
-        packed.data.into_iter().for_each(buffers::give);
+        prepared.done();
+    }
+}
+
+/// What stands in the memory that a task hands on: channels `outputs` of samples from `first` on.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    first: usize,
+    outputs: Range<usize>,
+}
+
+impl Made {
+    /// Sample and channel of its nth plane.
+    pub fn place(&self, nth: usize) -> (usize, usize) {
+        (self.first + nth / self.outputs.len(), self.outputs.start + nth % self.outputs.len())
+    }
+}
+
+/// What is done to a task's outputs while they are in cache.
+pub(super) type Then<'a> = &'a (dyn Fn(Made, &mut [f32]) + Sync);
+
+/// A correlation with weights that are packed, and its way of laying images out.
+pub(super) struct Prepared<'a> {
+    of: &'a Correlation,
+    sources: usize,
+    planes: Planes,
+    packed: Packed,
+    registers: Registers,
+    /// Samples that a task takes at most.
+    pub most: usize,
+}
+
+/// Bands of some number of samples.
+pub(super) struct Bands {
+    samples: usize,
+    all: Vec<Band>,
+}
+
+impl Prepared<'_> {
+    pub fn bands(&self, samples: usize) -> Bands {
+        Bands { samples, all: self.of.bands(&self.planes, self.registers, samples, self.sources) }
+    }
+
+    /// y (+)= bias + the sum of the terms, for some channels of as many samples as the bands are of. Images and y begin
+    /// with the first.
+    pub fn correlate(
+        &self,
+        bands: &Bands,
+        images: &[&[f32]],
+        outputs: Range<usize>,
+        bias: Option<&[f32]>,
+        add: bool,
+        y: &mut [f32],
+    ) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            simd().run(Task { of: self.of, prepared: self, bands, images, outputs, bias, add, y, scratch });
+        });
+    }
+
+    /// Leave the memory to later calls.
+    pub fn done(self) {
+        self.packed.data.into_iter().for_each(buffers::give);
     }
 }
 
 struct Task<'a> {
     of: &'a Correlation,
-    planes: &'a Planes,
-    packed: &'a Packed,
-    bands: &'a [Band],
-    terms: &'a [Term<'a>],
-    samples: std::ops::Range<usize>,
+    prepared: &'a Prepared<'a>,
+    bands: &'a Bands,
+    images: &'a [&'a [f32]],
     /// Output channels, of all groups.
-    outputs: std::ops::Range<usize>,
+    outputs: Range<usize>,
     bias: Option<&'a [f32]>,
     add: bool,
     y: &'a mut [f32],
@@ -233,25 +293,26 @@ impl Vectorised for Task<'_> {
         }
         let Scratch { planes, panel, sums } = std::mem::take(self.scratch);
         let (mut planes, mut panel, mut sums) = (planes, panel, sums);
+        let (laid_out, samples) = (&self.prepared.planes, self.bands.samples);
         let (image, lanes) = (of.from[0] * of.from[1], S::F32_LANES);
         let mut cleared = None;
         for group in self.outputs.start / of.outputs..self.outputs.end.div_ceil(of.outputs) {
             let mut laid = None;
-            for band in self.bands {
-                let len = self.planes.len(band.rows, of.inputs);
-                let all = len * self.terms.len() * self.samples.len();
-                let room = buffers::aligned(&mut planes, all + self.planes.slack(lanes));
+            for band in &self.bands.all {
+                let len = laid_out.len(band.rows, of.inputs);
+                let all = len * self.images.len() * samples;
+                let room = buffers::aligned(&mut planes, all + laid_out.slack(lanes));
                 if laid != Some((band.first, band.rows)) {
-                    if self.planes.wants_zeros() && cleared != Some((band.first, band.rows)) {
+                    if laid_out.wants_zeros() && cleared != Some((band.first, band.rows)) {
                         room.fill(0.0);
                         cleared = Some((band.first, band.rows));
                     }
                     let mut to = room[..all].chunks_exact_mut(len);
-                    for sample in self.samples.clone() {
-                        for (x, _) in self.terms {
+                    for sample in 0..samples {
+                        for x in self.images {
                             let at = (sample * of.groups + group) * of.inputs * image;
                             let Some(to) = to.next() else { continue };
-                            self.planes.fill(s, &x[at..at + of.inputs * image], (band.first, band.rows), to);
+                            laid_out.fill(s, &x[at..at + of.inputs * image], (band.first, band.rows), to);
                         }
                     }
                     laid = Some((band.first, band.rows));
@@ -281,16 +342,30 @@ impl Task<'_> {
         let (of, lanes) = (self.of, S::F32_LANES);
         // Odd in cache lines, so that rows do not meet in the cache.
         let wide = lanes * (MOST + 2);
-        let weights = &self.packed.data[band.part * of.groups + group];
+        let weights = &self.prepared.packed.data[band.part * of.groups + group];
         let taps = band.offsets.len();
         // The group's output channels that are this task's.
         let own = self.outputs.start.max(group * of.outputs) - group * of.outputs
             ..self.outputs.end.min((group + 1) * of.outputs) - group * of.outputs;
-        let blocks = self.packed.blocks.iter().filter(|b| own.contains(&b.0));
+        let blocks = self.prepared.packed.blocks.iter().filter(|b| own.contains(&b.0));
         let rows = own.len().next_multiple_of(8);
         let sums = buffers::aligned(sums, rows * wide);
         let short = lanes >= 8 && tiles.runs.iter().all(|run| run.len <= 8);
         let in_panel: [usize; TAPS] = std::array::from_fn(|t| t * wide);
+        let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);
+        // Where a run of outputs stands, for the first of this task's channels of the group.
+        let place = |run: &Run| {
+            let channel = group * of.outputs + own.start - self.outputs.start;
+            (run.sample * self.outputs.len() + channel) * pixels + run.to
+        };
+        // Sums of one block of taps that are whole vectors side by side go where they belong.
+        let straight = match tiles.written[..] {
+            [run] => {
+                let whole = run.len == tiles.bases.len() * lanes && blocks.clone().all(|b| b.0 + b.1 <= own.end);
+                (whole && step == 1 && (taps <= TAPS || !self.add) && self.bias.is_none()).then(|| place(&run))
+            }
+            _ => None,
+        };
         for (nth, offsets) in band.offsets.chunks(TAPS).enumerate() {
             let (source, offsets) = match tiles.packed {
                 false => (planes, offsets),
@@ -315,7 +390,12 @@ impl Task<'_> {
             for tile in tile::tiles(&tiles.bases) {
                 for &(o, channels) in blocks.clone() {
                     let a = &weights[o * taps + nth * TAPS * channels..][..offsets.len() * channels];
-                    let c = (&mut sums[(o - own.start) * wide + done * lanes..], wide, nth > 0);
+                    let c = match straight {
+                        Some(at) => {
+                            (&mut self.y[at + (o - own.start) * pixels + done * lanes..], pixels, self.add || nth > 0)
+                        }
+                        None => (&mut sums[(o - own.start) * wide + done * lanes..], wide, nth > 0),
+                    };
                     match channels {
                         8 => multiply_tile::<S, 8>(s, a, (source, tile), offsets, c),
                         _ => multiply_tile::<S, 4>(s, a, (source, tile), offsets, c),
@@ -324,12 +404,13 @@ impl Task<'_> {
                 done += tile.len();
             }
         }
-        let (pixels, step) = (of.to[0] * of.to[1], of.to_step[1]);
+        if straight.is_some() {
+            return;
+        }
         for run in &tiles.written {
             for o in 0..own.len() {
-                let channel = group * of.outputs + own.start + o;
-                let bias = self.bias.and_then(|b| b.get(channel)).copied();
-                let at = (run.sample * self.outputs.len() + channel - self.outputs.start) * pixels + run.to;
+                let bias = self.bias.and_then(|b| b.get(group * of.outputs + own.start + o)).copied();
+                let at = place(run) + o * pixels;
                 let sums = &sums[o * wide + run.at..][..run.len];
                 if step == 1 {
                     put(s, &mut self.y[at..at + run.len], sums, bias, self.add);

@@ -5,11 +5,12 @@
 //! added in order, as the sizes alone decide.
 use super::buffers;
 use super::geometry::Geometry;
+use super::partials::{Deal, Partials, Piece};
 use super::planes::{Planes, Tap};
+use super::tile::Registers;
 use crate::ops::{Cotangent, Vectorised, simd};
 use pulp::Simd;
-use rayon::prelude::*;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Channels of x at most: with more, other passes' register tile has vectors to fill.
@@ -24,7 +25,7 @@ const TASKS: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Dots {
-    batch: usize,
+    deal: Deal,
     inputs: usize,
     outputs: usize,
     /// Sizes of the images of x and of y.
@@ -35,7 +36,7 @@ pub(super) struct Dots {
 }
 
 thread_local! {
-    static IMAGES: RefCell<Vec<f32>> = RefCell::default();
+    static IMAGES: Cell<Vec<f32>> = Cell::default();
 }
 
 impl Dots {
@@ -46,30 +47,11 @@ impl Dots {
             return None;
         }
         let planes = Planes::shifted(g.from, [1, 1], g.to, &taps)?;
-        Some(Self { batch: g.batch, inputs: g.inputs, outputs: g.outputs, from: g.from, to: g.to, taps, planes })
-    }
-
-    /// g (+)= the sums over all samples.
-    pub fn run(&self, x: &[f32], gy: &[f32], g: &mut Cotangent) {
-        let each = self.batch.div_ceil(TASKS);
-        let partials = self.batch.div_ceil(each);
-        let share = self.outputs.div_ceil(TASKS / partials.min(TASKS)).next_multiple_of(OUTPUTS);
-        let parts = self.outputs.div_ceil(share);
-        let task = |nth: usize| {
-            let (part, partial) = (nth / partials, nth % partials);
-            let outputs = part * share..self.outputs.min((part + 1) * share);
-            let samples = partial * each..self.batch.min((partial + 1) * each);
-            IMAGES.with_borrow_mut(|images| simd().run(Task { of: self, x, gy, outputs, samples, images }))
-        };
-        let sums: Vec<Vec<f32>> = (0..parts * partials).into_par_iter().map(task).collect();
-        let terms = self.inputs * self.taps.len();
-        for (o, gw) in g.data.chunks_exact_mut(terms).enumerate() {
-            let sums = &sums[o / share * partials..][..partials];
-            for (t, gw) in gw.iter_mut().enumerate() {
-                let sum: f32 = sums.iter().map(|sums| sums[o % share * terms + t]).sum();
-                *gw = if g.add { *gw + sum } else { sum };
-            }
-        }
+        let each = g.batch.div_ceil(TASKS);
+        let partials = g.batch.div_ceil(each);
+        let share = g.outputs.div_ceil(TASKS / partials.min(TASKS)).next_multiple_of(OUTPUTS);
+        let deal = Deal { batch: g.batch, outputs: g.outputs, groups: 1, each, share };
+        Some(Self { deal, inputs: g.inputs, outputs: g.outputs, from: g.from, to: g.to, taps, planes })
     }
 
     /// Rows of y whose images are laid out together.
@@ -80,30 +62,100 @@ impl Dots {
     }
 }
 
-struct Task<'a> {
-    of: &'a Dots,
-    x: &'a [f32],
-    gy: &'a [f32],
-    outputs: Range<usize>,
-    samples: Range<usize>,
-    images: &'a mut Vec<f32>,
+/// Sums over some samples: those of each block of output channels and taps, lane by lane.
+pub(super) struct Partial {
+    sums: Vec<f32>,
+    images: Vec<f32>,
 }
 
-impl Vectorised for Task<'_> {
+impl Dots {
+    /// Floats of a block's sums, and its blocks of taps.
+    fn block(&self, lanes: usize) -> (usize, usize) {
+        (OUTPUTS * TAPS * lanes, (self.inputs * self.taps.len()).div_ceil(TAPS))
+    }
+}
+
+impl Partials for Dots {
+    type Partial = Partial;
+
+    fn deal(&self) -> &Deal {
+        &self.deal
+    }
+    fn together(&self) -> usize {
+        1
+    }
+    fn begin(&self, at: &Piece) -> Partial {
+        let (tile, tiles) = self.block(Registers::new().lanes);
+        let mut sums = buffers::take(at.outputs.len().div_ceil(OUTPUTS) * tiles * tile);
+        sums.fill(0.0);
+        Partial { sums, images: IMAGES.take() }
+    }
+    fn add(&self, at: &Piece, samples: usize, x: &[f32], gy: &[f32], to: &mut Partial) {
+        simd().run(Task { of: self, x, gy, outputs: at.outputs.clone(), samples, to });
+    }
     /// A row of sums for each output channel.
+    fn end(&self, at: &Piece, partial: Partial) -> Vec<f32> {
+        IMAGES.set(partial.images);
+        let all = simd().run(Lanes { of: self, outputs: at.outputs.len(), sums: &partial.sums });
+        buffers::give(partial.sums);
+        all
+    }
+    fn write(&self, sums: Vec<Vec<f32>>, g: &mut Cotangent) {
+        let terms = self.inputs * self.taps.len();
+        for (o, gw) in g.data.chunks_exact_mut(terms).enumerate() {
+            for (t, gw) in gw.iter_mut().enumerate() {
+                let at = o % self.deal.share * terms + t;
+                let sum: f32 = self.deal.of(&sums, 0, o).iter().map(|sums| sums[at]).sum();
+                *gw = if g.add { *gw + sum } else { sum };
+            }
+        }
+    }
+}
+
+/// The sums of a partial's lanes.
+struct Lanes<'a> {
+    of: &'a Dots,
+    outputs: usize,
+    sums: &'a [f32],
+}
+
+impl Vectorised for Lanes<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Vec<f32> {
-        let Self { of, x, gy, outputs, samples, images } = self;
-        let (lanes, width, pixels) = (S::F32_LANES, of.to[1], of.to[0] * of.to[1]);
+        let (lanes, terms) = (S::F32_LANES, self.of.inputs * self.of.taps.len());
+        let (_, tiles) = self.of.block(lanes);
+        let sum = |at: usize| {
+            let (o, t) = (at / terms, at % terms);
+            let tile = ((o / OUTPUTS) * tiles + t / TAPS) * OUTPUTS + o % OUTPUTS;
+            s.reduce_sum_f32s(S::as_simd_f32s(&self.sums[(tile * TAPS + t % TAPS) * lanes..][..lanes]).0[0])
+        };
+        (0..self.outputs * terms).map(sum).collect()
+    }
+}
+
+struct Task<'a> {
+    of: &'a Dots,
+    /// From the first sample on.
+    x: &'a [f32],
+    gy: &'a [f32],
+    outputs: Range<usize>,
+    samples: usize,
+    to: &'a mut Partial,
+}
+
+impl Vectorised for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { of, x, gy, outputs, samples, to: Partial { sums, images } } = self;
+        let (width, pixels) = (of.to[1], of.to[0] * of.to[1]);
         let (image, terms) = (of.inputs * of.from[0] * of.from[1], of.inputs * of.taps.len());
-        let tile = OUTPUTS * TAPS * lanes;
-        let (blocks, tiles) = (outputs.len().div_ceil(OUTPUTS), terms.div_ceil(TAPS));
-        let mut sums = buffers::take(blocks * tiles * tile);
-        sums.fill(0.0);
+        let (tile, tiles) = of.block(S::F32_LANES);
         let most = of.rows();
-        for sample in samples {
+        for sample in 0..samples {
             for first in (0..of.to[0]).step_by(most) {
                 let rows = most.min(of.to[0] - first);
                 let all = of.planes.len(rows, of.inputs);
@@ -128,14 +180,6 @@ impl Vectorised for Task<'_> {
                 }
             }
         }
-        let sum = |at: usize| {
-            let (o, t) = (at / terms, at % terms);
-            let tile = ((o / OUTPUTS) * tiles + t / TAPS) * OUTPUTS + o % OUTPUTS;
-            s.reduce_sum_f32s(S::as_simd_f32s(&sums[(tile * TAPS + t % TAPS) * lanes..][..lanes]).0[0])
-        };
-        let all = (0..outputs.len() * terms).map(sum).collect();
-        buffers::give(sums);
-        all
     }
 }
 

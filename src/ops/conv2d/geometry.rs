@@ -2,6 +2,7 @@
 use super::Conv2d;
 use super::correlation::{Correlation, Part};
 use super::dots::Dots;
+use super::partials::Partials;
 use super::planes::Tap;
 use super::weights::WeightGradient;
 use crate::ops::Cotangent;
@@ -59,8 +60,13 @@ impl Geometry {
     pub fn taps(&self) -> usize {
         self.inputs / self.op.groups * self.kernel[0] * self.kernel[1]
     }
+    /// Of a channel of y.
     pub fn pixels(&self) -> usize {
         self.to[0] * self.to[1]
+    }
+    /// Floats of a sample of x.
+    pub fn image(&self) -> usize {
+        self.inputs * self.from[0] * self.from[1]
     }
 
     /// What each tap reads of images that come apart in every `step`-th row and column.
@@ -95,13 +101,19 @@ impl Geometry {
 
     /// The cotangent of W, g (+)=.
     pub fn weights(&self, x: &[f32], gy: &[f32], g: &mut Cotangent) {
-        match Dots::new(self, self.reads([1, 1])) {
+        let (x, gy) = ((x, self.image()), (gy, self.outputs * self.pixels()));
+        match self.dots() {
             Some(dots) => dots.run(x, gy, g),
-            None => self.weight_gradient().run(x, gy, g),
+            None => self.weight_gradient().prepare().run(x, gy, g),
         }
     }
 
-    fn weight_gradient(&self) -> WeightGradient {
+    /// The same, where x has few channels.
+    pub fn dots(&self) -> Option<Dots> {
+        Dots::new(self, self.reads([1, 1]))
+    }
+
+    pub fn weight_gradient(&self) -> WeightGradient {
         let (groups, stride, kernel) = (self.op.groups, self.op.stride, self.kernel);
         let (inputs, outputs) = (self.inputs / groups, self.outputs / groups);
         // Few channels fill no vector: what all taps read for a pixel is then gathered from whole images.

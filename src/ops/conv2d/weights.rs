@@ -6,13 +6,13 @@
 //! copied together first. Samples are dealt out to a number of partial sums that the sizes alone decide, and these are
 //! added in their order.
 use super::buffers;
+use super::partials::{Deal, Partials, Piece};
 use super::planes::{Planes, Tap};
 use super::tile::{Registers, VECTORS, multiply_tile, tiles, transpose};
 use crate::ops::{Cotangent, Vectorised, simd};
 use pulp::Simd;
 use rayon::prelude::*;
-use std::cell::RefCell;
-use std::ops::Range;
+use std::cell::Cell;
 
 /// Pixels whose products are summed in registers at a time.
 const PIXELS: usize = 128;
@@ -73,7 +73,7 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 /// Taps that read side by side, as the first of them and the places of all in the kernel.
@@ -96,8 +96,8 @@ fn segments(taps: &[Tap]) -> Vec<(Tap, Vec<usize>)> {
 }
 
 impl WeightGradient {
-    /// g (+)= the sums over all samples.
-    pub fn run(&self, x: &[f32], gy: &[f32], g: &mut Cotangent) {
+    /// How the sums are made, and where things lie.
+    pub fn prepare(&self) -> Prepared<'_> {
         let plan = self.plan(Registers::new().lanes);
         // By the sizes alone, and not by the threads.
         let partials = (SUMS / (self.groups * self.outputs * plan.width)).clamp(1, TASKS).min(self.batch);
@@ -105,52 +105,8 @@ impl WeightGradient {
         let partials = self.batch.div_ceil(each);
         let parts = TASKS.div_ceil(partials).min(self.outputs / CHANNELS).max(1);
         let share = self.outputs.div_ceil(parts).next_multiple_of(8);
-        let parts = self.outputs.div_ceil(share);
-        let tasks: Vec<(usize, usize, usize)> = (0..self.groups)
-            .flat_map(|group| (0..parts).flat_map(move |part| (0..partials).map(move |p| (group, part, p))))
-            .collect();
-        let task = |(group, part, partial): (usize, usize, usize)| {
-            let outputs = part * share..self.outputs.min((part + 1) * share);
-            let samples = partial * each..self.batch.min((partial + 1) * each);
-            SCRATCH.with_borrow_mut(|scratch| {
-                simd().run(Task { of: self, plan: &plan, x, gy, group, outputs, samples, scratch })
-            })
-        };
-        let sums: Vec<Vec<f32>> = tasks.into_par_iter().map(task).collect();
-        let (add, inputs, kernel) = (g.add, self.inputs, self.taps.len());
-        let write = |(o, gw): (usize, &mut [f32])| {
-            let (group, o) = (o / self.outputs, o % self.outputs);
-            let sums = &sums[(group * parts + o / share) * partials..][..partials];
-            let row = o % share * plan.width;
-            let (mut all, mut ordered) = (vec![0.0; plan.width], vec![0.0; gw.len()]);
-            for sums in sums {
-                all.iter_mut().zip(&sums[row..]).for_each(|(all, sum)| *all += sum);
-            }
-            if self.gathered {
-                ordered.copy_from_slice(&all[..gw.len()]);
-            } else {
-                let taps: Vec<&[f32]> = plan.places.iter().map(|at| &all[*at..*at + inputs]).collect();
-                for (nth, taps) in taps.chunks(4).enumerate() {
-                    if let Ok(taps) = <[&[f32]; 4]>::try_from(taps) {
-                        transpose(taps, &mut ordered[4 * nth..], kernel);
-                        continue;
-                    }
-                    for (i, taps) in taps.iter().enumerate() {
-                        let to = ordered[4 * nth + i..].iter_mut().step_by(kernel);
-                        to.zip(*taps).for_each(|(to, sum)| *to = *sum);
-                    }
-                }
-            }
-            gw.iter_mut().zip(&ordered).for_each(|(gw, sum)| *gw = if add { *gw + sum } else { *sum });
-        };
-        let rows = g.data.par_chunks_mut(inputs * kernel).enumerate();
-        rows.for_each(|row| {
-            simd().dispatch(
-                #[inline(always)]
-                || write((row.0, &mut *row.1)),
-            )
-        });
-        sums.into_iter().for_each(buffers::give);
+        let deal = Deal { batch: self.batch, outputs: self.outputs, groups: self.groups, each, share };
+        Prepared { of: self, plan, deal }
     }
 
     fn plan(&self, lanes: usize) -> Plan {
@@ -217,49 +173,119 @@ impl WeightGradient {
     }
 }
 
+/// A weight gradient that is laid out.
+pub(super) struct Prepared<'a> {
+    of: &'a WeightGradient,
+    plan: Plan,
+    deal: Deal,
+}
+
+/// Sums over some samples.
+pub(super) struct Partial {
+    sums: Vec<f32>,
+    add: bool,
+    scratch: Scratch,
+    /// The band that the images have their zeros for.
+    cleared: Option<(usize, usize)>,
+}
+
+impl Partials for Prepared<'_> {
+    type Partial = Partial;
+
+    fn deal(&self) -> &Deal {
+        &self.deal
+    }
+    fn together(&self) -> usize {
+        if let [_] = self.plan.bands[..] { self.plan.together } else { 1 }
+    }
+    fn begin(&self, at: &Piece) -> Partial {
+        let sums = buffers::take(at.outputs.len().next_multiple_of(8) * self.plan.width);
+        Partial { sums, add: false, scratch: SCRATCH.take(), cleared: None }
+    }
+    fn add(&self, at: &Piece, samples: usize, x: &[f32], gy: &[f32], to: &mut Partial) {
+        simd().run(Task { of: self.of, prepared: self, x, gy, at, samples, to });
+    }
+    fn end(&self, _: &Piece, partial: Partial) -> Vec<f32> {
+        SCRATCH.set(partial.scratch);
+        partial.sums
+    }
+    fn write(&self, sums: Vec<Vec<f32>>, g: &mut Cotangent) {
+        let (of, plan, deal) = (self.of, &self.plan, &self.deal);
+        let (add, inputs, kernel) = (g.add, of.inputs, of.taps.len());
+        let write = |(o, gw): (usize, &mut [f32])| {
+            let (group, o) = (o / of.outputs, o % of.outputs);
+            let row = o % deal.share * plan.width;
+            let (mut all, mut ordered) = (vec![0.0; plan.width], vec![0.0; gw.len()]);
+            for sums in deal.of(&sums, group, o) {
+                all.iter_mut().zip(&sums[row..]).for_each(|(all, sum)| *all += sum);
+            }
+            if of.gathered {
+                ordered.copy_from_slice(&all[..gw.len()]);
+            } else {
+                let taps: Vec<&[f32]> = plan.places.iter().map(|at| &all[*at..*at + inputs]).collect();
+                for (nth, taps) in taps.chunks(4).enumerate() {
+                    if let Ok(taps) = <[&[f32]; 4]>::try_from(taps) {
+                        transpose(taps, &mut ordered[4 * nth..], kernel);
+                        continue;
+                    }
+                    for (i, taps) in taps.iter().enumerate() {
+                        let to = ordered[4 * nth + i..].iter_mut().step_by(kernel);
+                        to.zip(*taps).for_each(|(to, sum)| *to = *sum);
+                    }
+                }
+            }
+            gw.iter_mut().zip(&ordered).for_each(|(gw, sum)| *gw = if add { *gw + sum } else { *sum });
+        };
+        let rows = g.data.par_chunks_mut(inputs * kernel).enumerate();
+        rows.for_each(|row| {
+            simd().dispatch(
+                #[inline(always)]
+                || write((row.0, &mut *row.1)),
+            )
+        });
+        sums.into_iter().for_each(buffers::give);
+    }
+}
+
 struct Task<'a> {
     of: &'a WeightGradient,
-    plan: &'a Plan,
+    prepared: &'a Prepared<'a>,
+    /// From the first sample on.
     x: &'a [f32],
     gy: &'a [f32],
-    group: usize,
-    outputs: Range<usize>,
-    samples: Range<usize>,
-    scratch: &'a mut Scratch,
+    at: &'a Piece,
+    samples: usize,
+    to: &'a mut Partial,
 }
 
 impl Vectorised for Task<'_> {
-    /// A row of sums for each output channel, and some more rows.
-    type Output = Vec<f32>;
+    type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Vec<f32> {
-        let Self { of, plan, .. } = self;
-        let (lanes, own, width) = (S::F32_LANES, self.outputs.len(), plan.width);
-        let mut sums = buffers::take(own.next_multiple_of(8) * width);
-        let mut add = false;
+    fn run<S: Simd>(self, s: S) {
+        let Self { of, prepared: Prepared { plan, .. }, at, to, .. } = self;
+        let (lanes, own, width) = (S::F32_LANES, at.outputs.len(), plan.width);
         let (image, pixels) = (of.from[0] * of.from[1], of.to[0] * of.to[1]);
-        let Scratch { mut images, mut columns, mut outputs } = std::mem::take(self.scratch);
-        let outputs_of = buffers::aligned(&mut outputs, own.next_multiple_of(8) * PIXELS);
+        let Partial { sums, add, scratch: Scratch { images, columns, outputs }, cleared } = to;
+        let outputs_of = buffers::aligned(outputs, own.next_multiple_of(8) * PIXELS);
         let gathered: Vec<usize> = (0..if of.gathered { PIXELS } else { 0 }).map(|q| q * width).collect();
-        let columns_of = buffers::aligned(&mut columns, gathered.len() * width + of.kernel[1] + 16);
-        let mut cleared = None;
-        let together = if let [_] = plan.bands[..] { plan.together } else { 1 };
-        let samples: Vec<usize> = self.samples.collect();
+        let columns_of = buffers::aligned(columns, gathered.len() * width + of.kernel[1] + 16);
+        let together = self.prepared.together();
+        let samples: Vec<usize> = (0..self.samples).collect();
         for samples in samples.chunks(together) {
             let mut from = 0;
             for band in &plan.bands {
                 let each = plan.planes.len(band.rows, plan.apart);
                 let all = each * together;
                 let laid =
-                    buffers::aligned(&mut images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * plan.apart);
+                    buffers::aligned(images, all + VECTORS * lanes + (plan.planes.slack(lanes) + 16) * plan.apart);
                 let first = if of.gathered { band.first * of.stride[0] } else { band.first };
-                if cleared != Some((band.first, band.rows)) {
+                if *cleared != Some((band.first, band.rows)) {
                     laid.fill(0.0);
-                    cleared = Some((band.first, band.rows));
+                    *cleared = Some((band.first, band.rows));
                 }
                 for (sample, to) in samples.iter().zip(laid.chunks_exact_mut(each)) {
-                    let x = (sample * of.groups + self.group) * of.inputs * image;
+                    let x = (sample * of.groups + at.group) * of.inputs * image;
                     let x = &self.x[x..x + of.inputs * image];
                     match of.gathered {
                         true => plan.planes.fill(s, x, (first, band.rows), to),
@@ -269,7 +295,7 @@ impl Vectorised for Task<'_> {
                 for offsets in band.offsets[..band.offsets.len() / together * samples.len()].chunks(PIXELS) {
                     let n = offsets.len();
                     for (nth, sample) in samples.iter().enumerate() {
-                        let gy = ((sample * of.groups + self.group) * of.outputs + self.outputs.start) * pixels;
+                        let gy = ((sample * of.groups + at.group) * of.outputs + at.outputs.start) * pixels;
                         let gy = &self.gy[gy + from..gy + own * pixels];
                         let n = n / samples.len();
                         interleave(gy, pixels, n, &mut outputs_of[8 * n * nth..]);
@@ -281,21 +307,19 @@ impl Vectorised for Task<'_> {
                     } else {
                         (&*laid, offsets)
                     };
-                    let mut at = 0;
+                    let mut begin = 0;
                     for tile in tiles(&band.vectors) {
                         let blocks = outputs_of.chunks_exact(8 * PIXELS).zip(sums.chunks_exact_mut(8 * width));
                         for (a, sums) in blocks {
-                            let c = (&mut sums[at..], width, add);
+                            let c = (&mut sums[begin..], width, *add);
                             multiply_tile::<S, 8>(s, &a[..8 * n], (source, tile), offsets, c);
                         }
-                        at += tile.len() * lanes;
+                        begin += tile.len() * lanes;
                     }
-                    add = true;
+                    *add = true;
                 }
             }
         }
-        *self.scratch = Scratch { images, columns, outputs };
-        sums
     }
 }
 
