@@ -3,6 +3,8 @@
     python3 benches/experiments/sparsity.py mnist --data DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py sst2 --data DIR --model DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py cifar10 --data DIR --model resnet20-cifar10 --out benches/results/FILE.json
+    python3 benches/experiments/sparsity.py cifar10 --data DIR --model resnet20-cifar10 --learning-rate 3e-3 --sparsities 0.89 0.93 \
+        0.95 --seeds 0 1 2 --methods FIP "gradual magnitude" --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py cifar10-vit --data DIR --out benches/results/FILE.json
     python3 benches/experiments/sparsity.py --draw benches/results/FILE.json docs/figures/FILE.svg
 
@@ -96,6 +98,8 @@ def draw(file, to):
         for r in raw["runs"]:
             if r["method"] == method:
                 found.setdefault(100 * r["target"], []).append(100 * r["accuracy"])
+        if not found:
+            continue
         means = [statistics.mean(a) for a in found.values()]
         spread = [statistics.stdev(a) if len(a) > 1 else 0.0 for a in found.values()]
         axes.errorbar(list(found), means, yerr=spread if any(spread) else None, fmt=styles[method], label=method, markersize=5)
@@ -121,10 +125,21 @@ def main():
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=2, help="threads a run; results do not depend on them")
+    parser.add_argument("--sparsities", type=float, nargs="+", help="others than the table's")
+    parser.add_argument("--seeds", type=int, nargs="+", help="others than the table's")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="some of them")
+    parser.add_argument("--learning-rate", help="another than the table's, for every method")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
 
-    setup = SETUPS[args.what]
+    setup = dict(SETUPS[args.what])
+    setup |= {key: value for key in ("sparsities", "seeds") if (value := getattr(args, key))}
+    name, methods = args.what, args.methods
+    if args.learning_rate:
+        words = setup["sparsify"]
+        at = words.index("--learning-rate") + 1
+        setup["sparsify"] = [*words[:at], args.learning_rate, *words[at + 1:]]
+        name += f"-rate-{args.learning_rate}"
     fill = lambda words: [w.format(data=args.data, model=args.model, here=ROOT / "benches/experiments") for w in words]
     data = ["--data", setup["spec"].format(data=args.data)]
     dense = {s: args.runs / f"{args.what}-dense-{s}" for s in setup["seeds"]}
@@ -132,25 +147,25 @@ def main():
         train = lambda s: run(args, ["train", *fill(setup["train"]), *data, "--seed", str(s)], dense[s])
         base = dict(zip(dense, pool.map(train, dense))) if setup["train"] else None
         model = lambda seed: str(dense[seed] / "model") if base else args.model
-        keys = [(m, p, s) for p in setup["sparsities"] for m in METHODS for s in setup["seeds"]]
+        keys = [(m, p, s) for p in setup["sparsities"] for m in methods for s in setup["seeds"]]
 
         def sparsify(key):
             method, p, seed = key
             command = ["sparsify", "--model", model(seed), *data, "--sparsity", str(p), *METHODS[method],
                        *fill(setup["sparsify"]), "--seed", str(seed)]
-            return run(args, command, args.runs / f"{args.what}-{method.replace(' ', '-')}-{p}-{seed}")
+            return run(args, command, args.runs / f"{name}-{method.replace(' ', '-')}-{p}-{seed}")
 
         found = dict(zip(keys, pool.map(sparsify, keys)))
 
     accuracy = lambda m, p: [100 * found[m, p, s]["accuracy"] for s in setup["seeds"]]
     say = lambda a: f"{statistics.mean(a):.2f}" + (f" ± {statistics.stdev(a):.2f}" if len(a) > 1 else "")
     if base is None:
-        dense_of = lambda s: run(args, [], args.runs / f"{args.what}-one-shot-magnitude-{setup['sparsities'][0]}-{s}", "dense")
+        dense_of = lambda s: run(args, [], args.runs / f"{name}-{methods[0].replace(' ', '-')}-{setup['sparsities'][0]}-{s}", "dense")
         base = {s: dense_of(s) for s in setup["seeds"]}
     print(f"\ndense: {say([100 * base[s]['accuracy'] for s in setup['seeds']])} %\n")
-    print("| sparsity | " + " | ".join(METHODS) + " |\n|---|" + "---|" * len(METHODS))
+    print("| sparsity | " + " | ".join(methods) + " |\n|---|" + "---|" * len(methods))
     for p in setup["sparsities"]:
-        print(f"| {100 * p:g} % | " + " | ".join(say(accuracy(m, p)) for m in METHODS) + " |")
+        print(f"| {100 * p:g} % | " + " | ".join(say(accuracy(m, p)) for m in methods) + " |")
     if args.out:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
         cpu = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]
