@@ -48,10 +48,27 @@ pub(super) fn multiply_tile<S: Simd, const M: usize>(
     c: (&mut [f32], usize, bool),
 ) {
     match *at {
-        [i, j, k] => multiply::<S, M, 3>(s, a, (b, [i, j, k]), offsets, c),
-        [i, j] => multiply::<S, M, 2>(s, a, (b, [i, j]), offsets, c),
-        [i] => multiply::<S, M, 1>(s, a, (b, [i]), offsets, c),
+        [i, j, k] => s.vectorize(Tile::<M, 3> { a, b, at: [i, j, k], offsets, c }),
+        [i, j] => s.vectorize(Tile::<M, 2> { a, b, at: [i, j], offsets, c }),
+        [i] => s.vectorize(Tile::<M, 1> { a, b, at: [i], offsets, c }),
         _ => debug_assert!(false, "a tile of {} vectors", at.len()),
+    }
+}
+
+/// A tile in a function of its own: inlined among others, its registers were spilled.
+struct Tile<'a, const M: usize, const V: usize> {
+    a: &'a [f32],
+    b: &'a [f32],
+    at: [usize; V],
+    offsets: &'a [usize],
+    c: (&'a mut [f32], usize, bool),
+}
+
+impl<const M: usize, const V: usize> pulp::WithSimd for Tile<'_, M, V> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        multiply::<S, M, V>(s, self.a, (self.b, self.at), self.offsets, self.c);
     }
 }
 

@@ -263,6 +263,14 @@ impl Vectorised for Task<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        if S::REGISTER_COUNT >= 32 { self.by::<S, 8>(s) } else { self.by::<S, 4>(s) }
+    }
+}
+
+impl Task<'_> {
+    /// The same, by M output channels at a time, which 8 are a multiple of.
+    #[inline(always)]
+    fn by<S: Simd, const M: usize>(self, s: S) {
         let Self { of, prepared: Prepared { plan, .. }, at, to, .. } = self;
         let (lanes, own, width) = (S::F32_LANES, at.outputs.len(), plan.width);
         let (image, pixels) = (of.from[0] * of.from[1], of.to[0] * of.to[1]);
@@ -298,7 +306,7 @@ impl Vectorised for Task<'_> {
                         let gy = ((sample * of.groups + at.group) * of.outputs + at.outputs.start) * pixels;
                         let gy = &self.gy[gy + from..gy + own * pixels];
                         let n = n / samples.len();
-                        interleave(gy, pixels, n, &mut outputs_of[8 * n * nth..]);
+                        interleave::<M>(gy, pixels, n, &mut outputs_of[M * n * nth..]);
                     }
                     from += n / samples.len();
                     let (source, offsets) = if of.gathered {
@@ -309,10 +317,10 @@ impl Vectorised for Task<'_> {
                     };
                     let mut begin = 0;
                     for tile in tiles(&band.vectors) {
-                        let blocks = outputs_of.chunks_exact(8 * PIXELS).zip(sums.chunks_exact_mut(8 * width));
+                        let blocks = outputs_of.chunks_exact(M * PIXELS).zip(sums.chunks_exact_mut(M * width));
                         for (a, sums) in blocks {
                             let c = (&mut sums[begin..], width, *add);
-                            multiply_tile::<S, 8>(s, &a[..8 * n], (source, tile), offsets, c);
+                            multiply_tile::<S, M>(s, &a[..M * n], (source, tile), offsets, c);
                         }
                         begin += tile.len() * lanes;
                     }
@@ -323,14 +331,14 @@ impl Vectorised for Task<'_> {
     }
 }
 
-/// The first `n` of `pitch` pixels of each channel, in blocks of 8 channels side by side.
+/// The first `n` of `pitch` pixels of each channel, in blocks of M channels side by side.
 #[inline(always)]
-fn interleave(gy: &[f32], pitch: usize, n: usize, to: &mut [f32]) {
-    for (gy, to) in gy.chunks(8 * pitch).zip(to.chunks_mut(8 * PIXELS)) {
-        let mut rows: [&[f32]; 8] = [&[]; 8];
+fn interleave<const M: usize>(gy: &[f32], pitch: usize, n: usize, to: &mut [f32]) {
+    for (gy, to) in gy.chunks(M * pitch).zip(to.chunks_mut(M * PIXELS)) {
+        let mut rows: [&[f32]; M] = [&[]; M];
         rows.iter_mut().zip(gy.chunks(pitch)).for_each(|(row, gy)| *row = &gy[..n]);
         for (half, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
-            transpose(*rows, &mut to[4 * half..8 * n], 8);
+            transpose(*rows, &mut to[4 * half..M * n], M);
         }
     }
 }
