@@ -172,6 +172,8 @@ fn threads_do_not_change_a_bit() {
         (Conv2d::square(1, 1), [9, 3, 31, 33], [20, 3, 3, 3]),
         (Conv2d::default(), [1, 130, 14, 14], [160, 130, 1, 1]),
         (Conv2d { groups: 4, ..Conv2d::square(1, 1) }, [3, 16, 9, 9], [24, 4, 3, 3]),
+        (Conv2d { groups: 3, ..Conv2d::square(1, 1) }, [9, 3, 17, 19], [33, 1, 3, 3]),
+        (Conv2d { groups: 40, ..Conv2d::square(2, 1) }, [5, 40, 15, 16], [40, 1, 3, 3]),
     ];
     for (op, x, w) in cases {
         let case = Case::new(op, x, w, 2);
@@ -200,6 +202,8 @@ fn calls_leave_nothing_behind() {
         (Conv2d::square(1, 2), [1, 66, 6, 5], [3, 66, 3, 3]),
         (Conv2d::square(1, 1), [2, 3, 17, 19], [6, 3, 3, 3]),
         (Conv2d::square(2, 1), [2, 9, 16, 32], [8, 9, 3, 3]),
+        (Conv2d { groups: 9, ..Conv2d::square(1, 1) }, [2, 9, 13, 11], [9, 1, 3, 3]),
+        (Conv2d { groups: 9, ..Conv2d::square(2, 2) }, [3, 9, 8, 10], [18, 1, 5, 5]),
     ] {
         assert!(poisoned.results()[0].iter().all(|v| v.is_nan()));
         assert_eq!(Case::new(op, x, w, 4).wrong(1e-6), None);

@@ -75,7 +75,9 @@ impl Correlation {
         let whole = self.outputs / registers.channels * registers.channels;
         let mut blocks: Vec<(usize, usize)> =
             (0..whole).step_by(registers.channels).map(|o| (o, registers.channels)).collect();
-        blocks.extend((whole..self.outputs).step_by(4).map(|o| (o, 4)));
+        // A group of one channel, as depthwise convolutions have, would do nothing with three rows of four.
+        let left = if self.outputs == 1 { 1 } else { 4 };
+        blocks.extend((whole..self.outputs).step_by(left).map(|o| (o, left)));
         let rows = blocks.iter().map(|b| b.1).sum::<usize>();
         let pack = |(part, group): (&Part, usize)| {
             let taps = weights.len() * self.inputs * part.taps.len();
@@ -109,6 +111,9 @@ impl Correlation {
     fn pack_block(&self, part: &Part, w: &[f32], real: usize, channels: usize, to: &mut [f32]) {
         let (taps, [_, across, along]) = (part.taps.len(), self.strides);
         let in_order = part.taps.iter().enumerate().all(|(nth, tap)| tap.weight == nth);
+        if in_order && channels == 1 && along == taps {
+            return to.copy_from_slice(&w[..to.len()]);
+        }
         if across == 1 {
             // Taps of one weight each: the channels of a row stand side by side.
             let rows = to.chunks_exact_mut(channels).zip((0..self.inputs).map(|c| c * along));
@@ -119,7 +124,7 @@ impl Correlation {
         }
         // What stands side by side in a row of weights.
         let run = if along == taps { self.inputs * taps } else { taps };
-        if in_order && run >= 4 {
+        if in_order && run >= 4 && channels >= 4 {
             for (c, to) in to.chunks_exact_mut(channels * run).enumerate() {
                 for i in (0..channels).step_by(4) {
                     let row = |k: usize| {
@@ -398,6 +403,7 @@ impl Task<'_> {
                     };
                     match channels {
                         8 => multiply_tile::<S, 8>(s, a, (source, tile), offsets, c),
+                        1 => multiply_tile::<S, 1>(s, a, (source, tile), offsets, c),
                         _ => multiply_tile::<S, 4>(s, a, (source, tile), offsets, c),
                     }
                 }

@@ -1,4 +1,4 @@
-//! The cotangent of W where x has few channels: gW[o, t] = Σ_q gy[o, q] x[where tap t reads for pixel q].
+//! The cotangent of W where x has few channels, or a group one: gW[o, t] = Σ_q gy[o, q] x[where tap t reads for pixel q].
 //!
 //! Both factors stand in the order of pixels, gy as it came and x in shifted planes, so lanes go over pixels and nothing
 //! is turned or copied together. Lanes are summed at the end of a task; samples are dealt out to tasks, and their sums
@@ -11,7 +11,6 @@ use super::tile::Registers;
 use crate::ops::{Cotangent, Vectorised, simd};
 use pulp::Simd;
 use std::cell::Cell;
-use std::ops::Range;
 
 /// Channels of x at most: with more, other passes' register tile has vectors to fill.
 const FEW: usize = 4;
@@ -26,6 +25,7 @@ const TASKS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Dots {
     deal: Deal,
+    /// Channels of a group.
     inputs: usize,
     outputs: usize,
     /// Sizes of the images of x and of y.
@@ -40,18 +40,25 @@ thread_local! {
 }
 
 impl Dots {
-    /// Where it pays: taps of `g`, a convolution of one group and stride 1.
+    /// Where it pays: taps of `g`, which come apart as its stride says.
     pub fn new(g: &Geometry, taps: Vec<Tap>) -> Option<Self> {
-        let long = g.to[0] * g.to[1] >= PIXELS / 2;
-        if g.inputs > FEW || g.op.groups != 1 || g.op.stride != [1, 1] || !long {
+        let groups = g.op.groups;
+        let (inputs, outputs) = (g.inputs / groups, g.outputs / groups);
+        // Of one group, long rows at stride 1; of a depthwise convolution, whatever it is: nothing else fits it.
+        let pays = match groups {
+            1 => inputs <= FEW && g.op.stride == [1, 1] && g.to[0] * g.to[1] >= PIXELS / 2,
+            _ => inputs == 1,
+        };
+        if !pays {
             return None;
         }
-        let planes = Planes::shifted(g.from, [1, 1], g.to, &taps)?;
-        let each = g.batch.div_ceil(TASKS);
+        let planes = Planes::shifted(g.from, g.op.stride, g.to, &taps)?;
+        let tasks = TASKS.div_ceil(groups);
+        let each = g.batch.div_ceil(tasks);
         let partials = g.batch.div_ceil(each);
-        let share = g.outputs.div_ceil(TASKS / partials.min(TASKS)).next_multiple_of(OUTPUTS);
-        let deal = Deal { batch: g.batch, outputs: g.outputs, groups: 1, each, share };
-        Some(Self { deal, inputs: g.inputs, outputs: g.outputs, from: g.from, to: g.to, taps, planes })
+        let share = outputs.div_ceil(tasks / partials.min(tasks)).next_multiple_of(OUTPUTS);
+        let deal = Deal { batch: g.batch, outputs, groups, each, share };
+        Some(Self { deal, inputs, outputs, from: g.from, to: g.to, taps, planes })
     }
 
     /// Rows of y whose images are laid out together.
@@ -91,7 +98,7 @@ impl Partials for Dots {
         Partial { sums, images: IMAGES.take() }
     }
     fn add(&self, at: &Piece, samples: usize, x: &[f32], gy: &[f32], to: &mut Partial) {
-        simd().run(Task { of: self, x, gy, outputs: at.outputs.clone(), samples, to });
+        simd().run(Task { of: self, x, gy, at, samples, to });
     }
     /// A row of sums for each output channel.
     fn end(&self, at: &Piece, partial: Partial) -> Vec<f32> {
@@ -103,9 +110,10 @@ impl Partials for Dots {
     fn write(&self, sums: Vec<Vec<f32>>, g: &mut Cotangent) {
         let terms = self.inputs * self.taps.len();
         for (o, gw) in g.data.chunks_exact_mut(terms).enumerate() {
+            let (group, o) = (o / self.outputs, o % self.outputs);
             for (t, gw) in gw.iter_mut().enumerate() {
                 let at = o % self.deal.share * terms + t;
-                let sum: f32 = self.deal.of(&sums, 0, o).iter().map(|sums| sums[at]).sum();
+                let sum: f32 = self.deal.of(&sums, group, o).iter().map(|sums| sums[at]).sum();
                 *gw = if g.add { *gw + sum } else { sum };
             }
         }
@@ -140,7 +148,7 @@ struct Task<'a> {
     /// From the first sample on.
     x: &'a [f32],
     gy: &'a [f32],
-    outputs: Range<usize>,
+    at: &'a Piece,
     samples: usize,
     to: &'a mut Partial,
 }
@@ -150,7 +158,8 @@ impl Vectorised for Task<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { of, x, gy, outputs, samples, to: Partial { sums, images } } = self;
+        let Self { of, x, gy, at: Piece { group, outputs, .. }, samples, to: Partial { sums, images } } = self;
+        let groups = of.deal.groups;
         let (width, pixels) = (of.to[1], of.to[0] * of.to[1]);
         let (image, terms) = (of.inputs * of.from[0] * of.from[1], of.inputs * of.taps.len());
         let (tile, tiles) = of.block(S::F32_LANES);
@@ -160,7 +169,7 @@ impl Vectorised for Task<'_> {
                 let rows = most.min(of.to[0] - first);
                 let all = of.planes.len(rows, of.inputs);
                 let laid = buffers::aligned(images, all);
-                of.planes.fill(s, &x[sample * image..(sample + 1) * image], (first, rows), laid);
+                of.planes.fill(s, &x[(sample * groups + group) * image..][..image], (first, rows), laid);
                 let reads = (0..of.inputs).flat_map(|c| of.taps.iter().map(move |tap| (c, tap)));
                 let reads: Vec<usize> = reads.map(|(c, tap)| of.planes.offset(rows, c, tap)).collect();
                 for start in (0..rows * width).step_by(PIXELS) {
@@ -169,12 +178,22 @@ impl Vectorised for Task<'_> {
                         // What is beyond the last channel, or the last tap, does the last once more.
                         let row = |k: usize| {
                             let o = (outputs.start + block * OUTPUTS + k).min(outputs.end - 1);
-                            &gy[(sample * of.outputs + o) * pixels + first * width + start..][..n]
+                            &gy[((sample * groups + group) * of.outputs + o) * pixels + first * width + start..][..n]
                         };
-                        let gy: [&[f32]; OUTPUTS] = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+                        let alone = outputs.len() == block * OUTPUTS + 1;
                         for (nth, sums) in sums.chunks_exact_mut(tile).enumerate() {
                             let read = |k: usize| &laid[reads[(nth * TAPS + k).min(terms - 1)] + start..][..n];
-                            dot(s, gy, [read(0), read(1), read(2)], sums);
+                            let reads = [read(0), read(1), read(2)];
+                            if alone {
+                                dot(s, [row(0)], reads, &mut sums[..tile / OUTPUTS]);
+                            } else if S::REGISTER_COUNT >= 32 {
+                                let rows = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+                                dot(s, rows, reads, sums);
+                            } else {
+                                let (first, last) = sums.split_at_mut(tile / 2);
+                                dot(s, [row(0), row(1), row(2), row(3)], reads, first);
+                                dot(s, [row(4), row(5), row(6), row(7)], reads, last);
+                            }
                         }
                     }
                 }

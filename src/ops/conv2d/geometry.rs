@@ -110,7 +110,7 @@ impl Geometry {
 
     /// The same, where x has few channels.
     pub fn dots(&self) -> Option<Dots> {
-        Dots::new(self, self.reads([1, 1]))
+        Dots::new(self, self.reads(self.op.stride))
     }
 
     pub fn weight_gradient(&self) -> WeightGradient {
