@@ -303,6 +303,14 @@ struct Back<'a> {
 /// A part of a cotangent, and whether it is added to.
 type Part<'a> = Option<(&'a mut [f32], bool)>;
 
+/// What a piece of the samples is to make.
+struct Share<'a> {
+    at: Piece,
+    gx: Part<'a>,
+    gr: Part<'a>,
+    sums: &'a mut [[f64; 2]],
+}
+
 /// A cotangent in parts of `n` floats; of none, as many.
 fn parts<'a>(g: Option<&'a mut Cotangent>, n: usize, count: usize) -> Vec<Part<'a>> {
     match g {
@@ -331,9 +339,10 @@ impl Back<'_> {
             let prepared = of_x.is_some().then(|| backward.prepare(&[self.inputs.w.data]));
             let (wanted, of_x) = (of_w.is_some(), parts(of_x, each * image, count));
             let of_r = parts(of_r, each * output, count);
-            let work = pieces.into_iter().zip(of_x).zip(of_r).zip(sums.chunks_mut(each * g.outputs));
-            let work: Vec<_> = work.collect();
-            let piece = |(((at, gx), gr), sums): (((Piece, Part), Part), &mut [[f64; 2]])| {
+            let sums_of = sums.chunks_mut(each * g.outputs);
+            let work = pieces.into_iter().zip(of_x).zip(of_r).zip(sums_of);
+            let work: Vec<_> = work.map(|(((at, gx), gr), sums)| Share { at, gx, gr, sums }).collect();
+            let piece = |Share { at, gx, gr, sums }: Share| {
                 self.piece(weights, wanted, &at, prepared.as_ref().zip(gx), gr, sums)
             };
             let partials: Vec<Option<Vec<f32>>> = work.into_par_iter().map(piece).collect();
